@@ -1,0 +1,90 @@
+"""A domain: the images of one place, and the labels where there are any."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from acclimate.errors import DataError
+from acclimate.random import key
+
+IGNORE = -1
+"""The label that no loss and no metric counts. Mask files write it as 255."""
+
+
+class Lazy(Sequence[Any]):
+    """A sequence whose elements are made when asked for: ``Lazy(paths, decode)[i] == decode(paths[i])``."""
+
+    def __init__(self, items: Sequence[Any], make: Callable[[Any], Any]) -> None:
+        self.items, self.make = items, make
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.make(self.items[index])
+
+
+class Subset(Sequence[Any]):
+    """Some elements of another sequence, in a given order, without reading them."""
+
+    def __init__(self, base: Sequence[Any], indices: Sequence[int]) -> None:
+        self.base, self.indices = base, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.base[int(self.indices[index])]
+
+
+@dataclasses.dataclass(frozen=True)
+class Domain:
+    """Images of one place.
+
+    ``images[i]`` is a ``uint8`` array ``(H, W, C)`` with C in {1, 3}; ``labels[i]`` is an ``int`` (classification) or an
+    integer array ``(H, W)`` (segmentation), with -1 for "ignore"; ``names[i]`` says where image i came from.
+    Any sequence will do: a list, a NumPy array ``(N, H, W, C)``, or one that decodes files when asked.
+    """
+
+    name: str
+    task: str | None  # "classification", "segmentation", or None for plain images
+    classes: tuple[str, ...]
+    images: Sequence[Any]
+    labels: Sequence[Any] | None
+    names: Sequence[str]
+    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # e.g. how 16-bit values were scaled
+
+    def __post_init__(self) -> None:
+        if len(self.images) == 0:
+            raise DataError(f"{self.name}: there is no image in it")
+        if len(self.names) != len(self.images) or (self.labels is not None and len(self.labels) != len(self.images)):
+            raise DataError(f"{self.name}: images, labels and names differ in number")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def unlabelled(self) -> Domain:
+        """The same images without their labels: all that an adaptation method may see of a target."""
+        return dataclasses.replace(self, labels=None)
+
+    def subset(self, indices: Sequence[int]) -> Domain:
+        """Some images of the domain, in the given order."""
+        labels = None if self.labels is None else Subset(self.labels, indices)
+        return dataclasses.replace(
+            self, images=Subset(self.images, indices), labels=labels, names=[self.names[int(i)] for i in indices]
+        )
+
+    def holdout(self, fraction: float, seed: int = 0) -> tuple[Domain, Domain]:
+        """Split at random, the same way each time: ``(kept, held out)``.
+
+        Raises :class:`DataError` if either part would be empty.
+        """
+        count = round(len(self) * fraction)
+        if not 0 < count < len(self):
+            raise DataError(f"{self.name}: {len(self)} images are too few to hold out {fraction:.0%} of them")
+        order = np.random.default_rng(key("holdout", seed)).permutation(len(self))
+        return self.subset(np.sort(order[count:]).tolist()), self.subset(np.sort(order[:count]).tolist())
