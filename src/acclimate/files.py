@@ -51,7 +51,7 @@ def write_bytes(path: Path, content: bytes) -> None:
                 stream.write(content)
                 stream.flush()
                 os.fsync(stream.fileno())
-            os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes private files; follow the user's umask instead
+            os.chmod(temporary, 0o666 & ~umask())  # mkstemp makes private files; follow the user's umask instead
             os.replace(temporary, path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
@@ -88,7 +88,8 @@ def _sha256(stream: Any) -> str:  # Python 3.10 has no hashlib.file_digest
     return digest.hexdigest()
 
 
-def _umask() -> int:
+def umask() -> int:
+    """The mode bits that new files shall not have."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -1,1 +1,1 @@
-"""."""
+"""The engine: streams in, stages carried out, a model out. It never knows a method's name."""

@@ -1,1 +1,1 @@
-"""."""
+"""What a batch goes through: tensors in, tensors out."""
