@@ -7,11 +7,10 @@ import dataclasses
 import os
 import threading
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from acclimate.errors import DataError
 
@@ -74,7 +73,7 @@ def header(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Header
 
     Raises :class:`UnusableFile` where the file is empty, unreadable, no image, or larger than ``max_pixels``.
     """
-    with _opened(path, max_pixels) as image:
+    with opened(path, max_pixels) as image:
         animated = image.format in _ANIMATIONS and getattr(image, "is_animated", False)
         return Header(
             format="JPEG" if image.format == "MPO" else str(image.format),
@@ -100,8 +99,20 @@ def pages(path: str | os.PathLike[str]) -> int:
 
 def orientation(path: str | os.PathLike[str]) -> int:
     """The EXIF orientation of an image file, 1 to 8; 1 where there is none or it makes no sense."""
-    with _opened(path, MAX_PIXELS) as image:
+    with opened(path, MAX_PIXELS) as image:
         return _orientation(image)
+
+
+def image_size(path: str | os.PathLike[str], page: int = 0, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Height and width of an image as :func:`read_image` gives it, mostly without decoding it."""
+    with opened(path, max_pixels) as image:
+        if page:
+            image.seek(page)
+        width, height = image.size
+        # A PNG would have to be decoded to know that it has no EXIF block after its pixels, where nobody writes it.
+        if (image.format != "PNG" or "exif" in image.info) and _orientation(image) > 4:
+            width, height = _decoded(path, page, max_pixels)[0].size
+        return height, width
 
 
 def read_image(
@@ -140,6 +151,8 @@ def read_mask(
     Raises :class:`UnusableFile`, which names the file and what to do.
     """
     image, rawmode = _decoded(path, page, max_pixels)
+    if rawmode == "JPEG":
+        raise UnusableFile(path, "mask", "JPEG changes the values of pixels, and so class ids", _IDS)
     if image.mode in ("P", "L"):
         ids = np.array(image, dtype=np.int32)
         # Pillow stretches grey values of 2 and 4 bits over 0..255; ids must not be.
@@ -157,7 +170,7 @@ def read_mask(
     return ids
 
 
-def limit16(files: Iterable[tuple[str, int]]) -> int:
+def limit16(files: Iterable[tuple[str, int]], max_pixels: int = MAX_PIXELS) -> int:
     """The scale of a domain of 16-bit grey images: the power of two that is at least the largest value in it.
 
     ``files`` are (path, page) pairs. Files that cannot be decoded are passed over: reading them raises soon enough.
@@ -165,14 +178,14 @@ def limit16(files: Iterable[tuple[str, int]]) -> int:
     largest = 0
     for path, page in files:
         with contextlib.suppress(UnusableFile):
-            image, _ = _decoded(path, page, MAX_PIXELS)
+            image, _ = _decoded(path, page, max_pixels)
             if image.mode[0] == "I":
                 largest = max(largest, int(_integers(image, path).max()))
     return 1 << max(8, (largest - 1).bit_length())
 
 
 @contextlib.contextmanager
-def _opened(path: str | os.PathLike[str], max_pixels: int) -> Iterator[Image.Image]:
+def opened(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Iterator[ImageFile.ImageFile]:
     """The file, opened and its size checked; whatever goes wrong inside becomes an :class:`UnusableFile`."""
     try:
         with _open(path, max_pixels) as image:
@@ -181,7 +194,7 @@ def _opened(path: str | os.PathLike[str], max_pixels: int) -> Iterator[Image.Ima
     except DataError:
         raise
     except FileNotFoundError as error:
-        raise UnusableFile(path, "missing", "there is no such file", "restore it or remove it from the data set") from error
+        raise UnusableFile(path, "missing", "there is no such file", _RESTORE) from error
     except PermissionError as error:
         raise UnusableFile(path, "permission", "permission denied", f"make it readable: chmod u+r {path}") from error
     except Image.DecompressionBombError as error:
@@ -190,7 +203,7 @@ def _opened(path: str | os.PathLike[str], max_pixels: int) -> Iterator[Image.Ima
         raise _damaged(path, error) from error
 
 
-def _open(path: str | os.PathLike[str], max_pixels: int) -> Image.Image:
+def _open(path: str | os.PathLike[str], max_pixels: int) -> ImageFile.ImageFile:
     formats = list(SUFFIXES)
     if max_pixels <= MAX_PIXELS:
         return Image.open(path, formats=formats)
@@ -203,14 +216,14 @@ def _open(path: str | os.PathLike[str], max_pixels: int) -> Image.Image:
 
 
 def _decoded(path: str | os.PathLike[str], page: int, max_pixels: int) -> tuple[Image.Image, str]:
-    """One decoded page, upright, and how Pillow describes the stored pixels."""
-    with _opened(path, max_pixels) as image:
+    """One decoded page, upright, and how its pixels are stored: "JPEG", or what Pillow says of them."""
+    with opened(path, max_pixels) as image:
         if image.format in _ANIMATIONS and getattr(image, "is_animated", False):
             raise _animated(path)
         if page:
             image.seek(page)
             _check_size(path, image, max_pixels)
-        rawmode = str(image.tile)
+        rawmode = "JPEG" if image.format in ("JPEG", "MPO") else str(image.tile)
         image.load()
         upright = image if _orientation(image) == 1 else ImageOps.exif_transpose(image)
         return upright, rawmode

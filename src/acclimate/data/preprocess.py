@@ -13,11 +13,13 @@ from acclimate.transforms.augment import Geometry, Photometry
 class Preprocess(Settings):
     """Size, channels, normalisation and augmentation.
 
-    The network sees (v / 255 - mean) / std. Classification resizes to ``size``; segmentation keeps the image, scaled by
+    The network sees (v / 255 - mean) / std. Classification brings each image to ``size``: ``resize`` stretches it,
+    ``centre`` cuts out its middle (and resizes only an image that is smaller). Segmentation keeps the image, scaled by
     ``scale``, and trains on random crops of ``crop`` pixels.
     """
 
     size: tuple[int, int] | None = None  # height, width; classification
+    fit: Literal["resize", "centre"] = "resize"  # classification
     scale: float = Field(1.0, gt=0)  # segmentation
     crop: tuple[int, int] | None = None  # height, width; segmentation; None: whole images of one size
     channels: Literal[1, 3] = 3

@@ -123,6 +123,13 @@ class Stream:
         rng = np.random.default_rng(key(self.seed, self.name, what, k))
         return self._mine(rng.random((self.batch_size, columns), dtype=np.float32))
 
+    def join(self, columns: Mapping[str, Column]) -> None:
+        """Replace the columns; what was decoded ahead with the old ones is dropped."""
+        self.columns = dict(columns)
+        for stale in self._ahead.values():
+            stale.cancel()
+        self._ahead = {}
+
     # -- batches --------------------------------------------------------------------------------------------------
 
     def batch(self, k: int, views: Sequence[str] = ("weak",)) -> Batch:
@@ -141,8 +148,9 @@ class Stream:
         for view in views:
             photometry = self.preprocess.views[view]
             draws = self._upload(self._draws(k, view, DRAWS))
+            noise = key(self.seed, self.name, view, "noise", k)
             pictures[view] = self._normalise(
-                recolour(x, draws, photometry, key(self.seed, self.name, view, "noise", k, self.rank))
+                recolour(x, draws, photometry, noise, row=self.rank * len(x), rows=self.batch_size)
             )
         labels = [maps.pop(0).long()] if self.domain.labels is not None else [torch.empty(0, device=self.device)]
         return Batch(
@@ -199,7 +207,9 @@ class Stream:
             )
         if self.preprocess.channels == 1 and image.shape[-1] == 3:
             image = np.rint(image @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)[..., None]  # ITU-R BT.601 luma
-        return _resize(torch.from_numpy(np.array(image)), self._size(image.shape[0], image.shape[1]))
+        if self.task == "classification" and self.preprocess.fit == "centre":
+            image = _middle(image, self._size(*image.shape[:2]))
+        return _resize(torch.from_numpy(np.array(image)), self._size(*image.shape[:2]))
 
     def _size(self, height: int, width: int) -> tuple[int, int]:
         if self.task == "classification":
@@ -211,11 +221,19 @@ class Stream:
         """Label i: a scalar, or an int16 map ``(H, W)`` of the image's size."""
         assert self.domain.labels is not None
         label = self._read(self.domain.labels, i)
+        if label.size and not IGNORE <= int(label.min()) <= int(label.max()) < len(self.domain.classes):
+            raise DataError(
+                f"{self.domain.names[i]}: labels must lie in {IGNORE}..{len(self.domain.classes) - 1}, "
+                f"not {int(label.min())}..{int(label.max())}; {IGNORE} means ignore"
+            )
         if self.task == "classification":
             return torch.tensor(int(label))
         tensor = torch.from_numpy(label.astype(np.int16))
         size = self._size(*label.shape)
-        return tensor if size == label.shape else functional.interpolate(tensor[None, None].float(), size)[0, 0].short()
+        if size == label.shape:
+            return tensor
+        # "nearest-exact" takes the middle of each cell, as the image's own resize does; "nearest" takes its corner
+        return functional.interpolate(tensor[None, None].float(), size, mode="nearest-exact")[0, 0].short()
 
     def _load(self) -> None:
         with ThreadPoolExecutor(2) as pool:
@@ -270,7 +288,7 @@ class Stream:
                     if stored
                     else torch.stack([self._label(i) for i in index]).to(self.device)
                 )
-            return pixels, values + [column.whole().to(self.device).index_select(0, rows) for column in self.columns.values()]
+            return pixels, values + [self._upload(column.whole()[index]) for column in self.columns.values()]
         crops = [self._crop(i, place) for i, place in zip(index.tolist(), self._draws(k, "crop", 2))]
         if len({crop[0].shape for crop in crops}) > 1:
             raise UsageError("images of different sizes need a crop: set Preprocess(crop=(height, width)) or --crop")
@@ -279,7 +297,7 @@ class Stream:
     def _crop(self, i: int, place: np.ndarray) -> list[Tensor]:
         """Image i, its label map and its columns, cut at one place. Outside a small image: its edge, label -1."""
         image = self._image(i)
-        maps = [column.map(i).to(self.device) for column in self.columns.values()]
+        maps = [self._upload(column.map(i)) for column in self.columns.values()]
         if self.domain.labels is not None:
             label = self._label(i).to(self.device) if self._labels is None else self._labels[i]
             self._same_size(i, image, label)
@@ -345,6 +363,12 @@ class Column:
     def map(self, i: int) -> Tensor:
         """``(H, W)`` of image i, of a segmentation stream."""
         return self._file.get_tensor(f"{self.name}/{i}")
+
+
+def _middle(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The middle of ``(H, W, C)``, at most ``size`` large."""
+    top, left = (max(0, have - want) // 2 for have, want in zip(image.shape, size))
+    return image[top : top + size[0], left : left + size[1]]
 
 
 def _resize(image: Tensor, size: tuple[int, int]) -> Tensor:

@@ -38,7 +38,10 @@ class Adapted:
 
 def default_device() -> torch.device:
     """CUDA where there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    World.current()  # each process takes its own device
+    return torch.device("cuda", torch.cuda.current_device())  # with a number: threads do not inherit the current one
 
 
 def default_preprocess(net: Network, task: Task) -> Preprocess:
@@ -124,6 +127,8 @@ def build_streams(
         raise UsageError(f"the source {domains['source'].name} needs labels of the classes {', '.join(task.classes)}")
     if "target" in domains and Need.TARGET_LABELS not in method.needs:
         domains["target"] = domains["target"].unlabelled()
+    elif "target" in domains and (domains["target"].labels is None or domains["target"].classes != task.classes):
+        raise UsageError(f"{method.name} reads target labels: {domains['target'].name} needs {', '.join(task.classes)}")
     return {
         name: Stream(
             domain,

@@ -57,7 +57,7 @@ class Artifacts:
     def join(self, stream: Stream, path: Path) -> None:
         """Make the file's values columns of the stream."""
         names = sorted({name.partition("/")[0] for name in read_tensors(path)})
-        stream.columns = {name: Column(path, name) for name in names}
+        stream.join({name: Column(path, name) for name in names})
         self.published[stream.name] = {"file": path.name, "sha256": sha256(path)}
 
     def restore(self, published: Mapping[str, Mapping[str, str]], streams: Mapping[str, Stream]) -> None:

@@ -48,7 +48,8 @@ class Checkpoints:
 
     def __init__(self, folder: Path, keep: int = 2) -> None:
         self.folder, self.keep = folder, keep
-        for stale in folder.glob(".writing-*"):
+        half = [path for path in folder.glob("[0-9]*") if not (path / MANIFEST).exists()]  # killed while deleting it
+        for stale in [*folder.glob(".writing-*"), *half]:
             shutil.rmtree(stale, ignore_errors=True)
 
     def save(self, checkpoint: Checkpoint) -> Path:
@@ -72,7 +73,9 @@ class Checkpoints:
                 shutil.rmtree(writing, ignore_errors=True)
                 raise
             sync_folder(self.folder)
-        for old in self.all()[: -self.keep]:
+        found = self.all()
+        after = found.index(place) + 1
+        for old in found[: max(0, after - self.keep)] + found[after:]:  # what lies further ahead could not be loaded
             shutil.rmtree(old)
         return place
 
@@ -83,12 +86,15 @@ class Checkpoints:
     def latest(self) -> Checkpoint | None:
         """The newest checkpoint whose files are all as the manifest says."""
         for place in reversed(self.all()):
-            manifest = read_json(place / MANIFEST)
+            try:
+                manifest = read_json(place / MANIFEST)
+            except (DataError, UnicodeDecodeError):
+                continue
             if all((place / name).exists() and sha256(place / name) == digest for name, digest in manifest.items()):
                 facts = read_json(place / "facts.json")
                 position = Position(facts.pop("stage"), facts.pop("step"))
-                tensors = {path.stem: load_file(path) for path in place.glob("*.safetensors")}
-                return Checkpoint(position, tensors, facts)
+                files = [place / name for name in manifest if name.endswith(".safetensors")]
+                return Checkpoint(position, {path.stem: load_file(path) for path in files}, facts)
         return None
 
 
@@ -115,9 +121,9 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], origin: str) 
     mine = module.state_dict()
     missing, unexpected = sorted(mine.keys() - tensors.keys()), sorted(tensors.keys() - mine.keys())
     shapes = [
-        f"{name} has {tuple(tensors[name].shape)}, not {tuple(mine[name].shape)}"
-        for name in mine.keys() & tensors.keys()
-        if tensors[name].shape != mine[name].shape
+        f"{name} has {tuple(tensors[name].shape)} {tensors[name].dtype}, not {tuple(mine[name].shape)} {mine[name].dtype}"
+        for name in sorted(mine.keys() & tensors.keys())
+        if (tensors[name].shape, tensors[name].dtype) != (mine[name].shape, mine[name].dtype)
     ]
     if missing or unexpected or shapes:
         raise DataError(
@@ -127,5 +133,6 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], origin: str) 
     for name, value in tensors.items():
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise NumericError(f"{origin}: {name} holds values that are not finite; it must not be used")
+    for name, value in tensors.items():
         mine[name].copy_(value)
 

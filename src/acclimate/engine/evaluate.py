@@ -55,6 +55,8 @@ def evaluate(model: Model, domain: Domain, seed: int = 0) -> Evaluation:
                 raise DataError(
                     f"{domain.names[i]}: the mask has {tuple(label.shape)} pixels, the image {tuple(prediction.shape)}"
                 )
+            if label.numel() and not -1 <= int(label.min()) <= int(label.max()) < len(task.classes):
+                raise DataError(f"{domain.names[i]}: labels must lie in -1..{len(task.classes) - 1}; -1 means ignore")
             per_image.append(task.confusion(prediction, label))
     counts = torch.stack(per_image)
     scores = task.scores(counts.sum(0))

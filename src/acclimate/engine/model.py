@@ -52,10 +52,12 @@ class Model:
         self.method.eval()
         for index, x in stream.pictures(range(len(domain))):
             out = self.method.predict(x).float()
-            if out.ndim == 4 and self.preprocess.scale != 1:
-                size = tuple(domain.images[index[0]].shape[:2])
-                out = functional.interpolate(out, size, mode="bilinear", align_corners=False)
-            yield index, out
+            if out.ndim == 2 or self.preprocess.scale == 1:
+                yield index, out
+                continue
+            for i, one in zip(index, out):  # images of different sizes may have become equal
+                size = tuple(domain.images[i].shape[:2])
+                yield [i], functional.interpolate(one[None], size, mode="bilinear", align_corners=False)
 
     def save(self, folder: Path) -> None:
         """``model.safetensors`` and ``model.json``. Raises :class:`UsageError` for a network that has no recipe."""

@@ -65,6 +65,10 @@ class PlayerOptimiser:
                 state["step"] = torch.zeros((), dtype=torch.float32, device=p.device)
                 state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(p), torch.zeros_like(p)
 
+    def gradients(self) -> list[Tensor]:
+        """Of those parameters that got one in the last backward pass."""
+        return [p.grad for p in self.parameters if p.grad is not None]
+
     def schedule(self, fraction: float) -> None:
         """Set the learning rates for the progress p of the stage."""
         rate = self.settings.lr * factor(self.settings, fraction)

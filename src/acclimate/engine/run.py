@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import inspect
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +25,7 @@ from acclimate.engine.optimisers import make
 from acclimate.engine.update import Failure, Updater
 from acclimate.engine.world import World
 from acclimate.errors import Interrupted, NumericError, UsageError
-from acclimate.files import read_json, sha256, write_json
+from acclimate.files import read_json, sha256, storage_errors, write_json
 from acclimate.methods.base import Method, Progress, Stage, Sweep, Train
 from acclimate.random import key
 
@@ -136,9 +137,9 @@ class Run:
         with torch.no_grad():
             getattr(self.method, stage.step)(**{name: self._watched(self.streams[name].sweep()) for name in stage.streams})
         self.artifacts.publish(stage.name, self.streams[stage.streams[0]] if len(stage.streams) == 1 else None)
-        for name, optimiser in self.updater.optimisers.items():
-            if not all(torch.isfinite(p).all() for p in optimiser.parameters):
-                raise NumericError(f"stage {stage.name!r} left values in player {name!r} that are not finite")
+        for name, value in self.method.state_dict().items():
+            if value.is_floating_point() and not torch.isfinite(value).all():
+                raise NumericError(f"stage {stage.name!r} left values in {name!r} that are not finite")
 
     def _watched(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """A sweep can be left between two batches: nothing of it is lost but its own time."""
@@ -153,7 +154,7 @@ class Run:
                 self.method.players(), self.plan.optimiser or self.method.optimiser, stage.optimisers
             )
         self.updater.sites = {}
-        self._restore_optimisers()
+        self._restore_optimisers(stage, first)
         step_function = getattr(self.method, stage.step)
         autocast = torch.autocast(
             self.device.type, DTYPES[self.plan.precision], enabled=self.plan.precision != "float32"
@@ -191,8 +192,11 @@ class Run:
         row = {"stage": stage.name, "step": step, **means}
         self.history.append(row)
         if self.folder and self.world.first:
-            with (self.folder / "metrics.jsonl").open("a") as stream:
+            path = self.folder / "metrics.jsonl"
+            with storage_errors(path), path.open("a") as stream:
                 stream.write(json.dumps(row) + "\n")
+                stream.flush()
+                os.fsync(stream.fileno())  # a checkpoint counts on these bytes
         self._tell(stage.name, step, stage.steps, means)
 
     def _tell(self, stage: str, step: int, steps: int, means: Mapping[str, float] | None = None) -> None:
@@ -254,7 +258,7 @@ class Run:
         code = [Path(inspect.getfile(type(self.method))), *sorted((Path(__file__).parents[1] / "losses").glob("*.py"))]
         weights = hashlib.blake2b(digest_size=16)
         for tensor in self.method.state_dict().values():
-            weights.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy() if tensor.ndim else bytes(tensor.cpu().numpy()))
+            weights.update(tensor.detach().cpu().numpy().tobytes())
         return {
             "method": self.method.name,
             **flat("plan", self.plan.model_dump(mode="json")),
@@ -279,6 +283,7 @@ class Run:
                 (self.folder / "metrics.jsonl").write_text("")
             return Position()
         theirs = read_json(path)
+        forced = theirs.pop("forced", [])
         if changed := sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name)):
             if not self.force:
                 raise UsageError(
@@ -286,9 +291,12 @@ class Run:
                 )
             self.warnings.append(f"resumed although these had changed: {', '.join(changed)}")
             if self.world.first:
-                write_json(path, {**mine, "forced": changed})
+                write_json(path, {**mine, "forced": sorted({*forced, *changed})})
         load_weights(self.method, checkpoint.tensors["method"], str(self.checkpoints.folder))
+        if "processes" in checkpoint.tensors:
+            self._set_buffers(checkpoint.tensors["processes"]["buffers"][self.world.rank])
         self.artifacts.restore(checkpoint.facts["artifacts"], self.streams)
+        self.updater.load(checkpoint.tensors.get("updater", {}))
         self._saved = checkpoint
         self.warnings += [w for w in checkpoint.facts["warnings"] if w not in self.warnings]
         metrics = self.folder / "metrics.jsonl"
@@ -299,23 +307,28 @@ class Run:
         self.history = [json.loads(line) for line in metrics.read_text().splitlines()]
         return checkpoint.position
 
-    def _restore_optimisers(self) -> None:
-        """At the first training stage after a resume: its optimisers' state, if it was saved in its middle."""
+    def _restore_optimisers(self, stage: Train, first: int) -> None:
+        """At the first training stage after a resume: the saved state, if the stage goes on with its optimisers."""
         saved, self._saved = self._saved, None
-        if saved is None or (saved.position.step == 0 and not self.stages[saved.position.stage].continues):  # type: ignore[union-attr]
+        if saved is None or not (first or stage.continues):
             return
         for name, optimiser in self.updater.optimisers.items():
-            optimiser.load(saved.tensors[f"optimiser {name}"])
-        self.updater.load(saved.tensors.get("updater", {}))
+            if first or f"optimiser {name}" in saved.tensors:  # a stage may say "continues" with nothing before it
+                optimiser.load(saved.tensors[f"optimiser {name}"])
 
     def _save(self, position: Position) -> None:
         if self.checkpoints is None or self.folder is None:
             return
         if not self.updater.finite():
             return  # the flag is read, and the failure told, at the next log interval
+        own = self.world.gather(self._flat_buffers()) if self.world.size > 1 else None
         if self.world.first:
             tensors = {"method": self.method.state_dict()}
+            if own is not None:
+                tensors["processes"] = {"buffers": own}
             tensors |= {f"optimiser {name}": optimiser.state() for name, optimiser in self.updater.optimisers.items()}
+            if self._saved is not None:  # resumed and only swept since: a later stage may continue these
+                tensors |= {name: found for name, found in self._saved.tensors.items() if name.startswith("optimiser ")}
             if pending := self.updater.state():
                 tensors["updater"] = pending
             facts = {
@@ -326,6 +339,17 @@ class Run:
             }
             self.checkpoints.save(Checkpoint(position, tensors, facts))
         self.world.wait()
+
+
+    def _flat_buffers(self) -> Tensor:
+        """This process's own buffers (running statistics of its rows) in one vector; float64 holds them all exactly."""
+        return torch.cat([torch.zeros(0, device=self.device), *(b.double().flatten() for b in self.method.buffers())])
+
+    @torch.no_grad()
+    def _set_buffers(self, vector: Tensor) -> None:
+        buffers = list(self.method.buffers())
+        for buffer, part in zip(buffers, vector.split([b.numel() for b in buffers])):
+            buffer.copy_(part.view(buffer.shape))
 
 
 def check_stages(method: Method, stages: Sequence[Stage], streams: Mapping[str, Stream]) -> None:

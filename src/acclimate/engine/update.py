@@ -12,7 +12,6 @@ from acclimate.engine.optimisers import PlayerOptimiser
 from acclimate.engine.world import World
 from acclimate.errors import UsageError
 
-CALLS = 64  # updates that one step may make, for the code of the first bad one
 _GROWTH_INTERVAL, _MOST_SKIPS = 2000, 50
 
 
@@ -36,9 +35,9 @@ class Updater:
         self.device, self.world, self.clip = device, world, clip
         self.optimisers: dict[str, PlayerOptimiser] = {}
         self.failed = torch.zeros((), device=device)
-        self.first = torch.full((2,), -1, dtype=torch.int64, device=device)  # step * CALLS + call, term
+        self.first = torch.full((3,), -1, dtype=torch.int64, device=device)  # step, site, term
         self.step, self.call = 0, 0
-        self.sites: dict[int, tuple[tuple[str, ...], tuple[str, ...]]] = {}
+        self.sites: dict[tuple[tuple[str, ...], tuple[str, ...]], int] = {}  # (players, terms) seen so far, numbered
         self._vectors: dict[tuple[str, ...], list[Tensor]] = {}
         self.half = half  # float16 needs a scaled loss
         self.scale = torch.full((), 2.0**16, device=device)
@@ -63,7 +62,8 @@ class Updater:
             p.grad = None
         names, values = tuple(terms), [term.detach().float() for term in terms.values()]
         total = torch.stack([term.float() for term in terms.values()]).sum()
-        (total * self.scale if self.half else total).backward(inputs=parameters)
+        if total.requires_grad:
+            (total * self.scale if self.half else total).backward(inputs=parameters)
         for name, optimiser in zip(players, moving):
             if all(p.grad is None for p in optimiser.parameters):
                 raise UsageError(f"update: player {name!r} got no gradient from {', '.join(names)}")
@@ -97,8 +97,8 @@ class Updater:
     ) -> None:
         if self.half:
             torch._foreach_mul_(gradients, self.scale.reciprocal())
-        norm = torch.stack(torch._foreach_norm(gradients)).norm()
-        seen = torch.stack([*values, norm])
+        norms = [torch.stack(torch._foreach_norm(optimiser.gradients())).norm() for optimiser in moving]
+        seen = torch.stack([*values, torch.stack(norms).norm()])
         bad = ~torch.isfinite(seen)
         if self.world.size > 1:
             bad = self.world.total(bad.float()) > 0
@@ -108,14 +108,17 @@ class Updater:
             self.skips = torch.where(overflow, self.skips + 1, 0)
             bad[-1] = self.skips > _MOST_SKIPS
         now = bad.any()
-        code = self.step * CALLS + self.call
-        self.sites[self.call] = (players, names)
+        site = self.sites.setdefault((players, names), len(self.sites))
         self.call += 1
         fresh = now & (self.failed == 0)
-        self.first = torch.where(fresh, torch.stack([bad.int().argmax().new_full((), code), bad.int().argmax()]), self.first)
+        term = bad.int().argmax()
+        self.first = torch.where(
+            fresh, torch.stack([term.new_full((), self.step), term.new_full((), site), term]), self.first
+        )
         self.failed = torch.maximum(self.failed, now.float())
         if self.clip is not None:
-            torch._foreach_mul_(gradients, (self.clip / (norm + 1e-6)).clamp_max(1.0))
+            for optimiser, norm in zip(moving, norms):
+                torch._foreach_mul_(optimiser.gradients(), (self.clip / (norm + 1e-6)).clamp_max(1.0))
         skip = torch.maximum(self.failed, overflow.float()) if self.half else self.failed
         for optimiser in moving:
             optimiser.step(skip)
@@ -142,12 +145,11 @@ class Updater:
         for name, value in zip(flat, sent):
             logged.setdefault(name, []).append(value)
         averages = {name: sum(found) / len(found) for name, found in logged.items()}
-        failed, code, term = sent[len(flat) :]
+        failed, step, site, term = sent[len(flat) :]
         if not failed:
             return averages, None
-        step, call = divmod(int(code), CALLS)
-        players, names = self.sites[call]
-        return averages, Failure(step, players, names[int(term)] if term < len(names) else "gradient norm")
+        players, names = list(self.sites)[int(site)]
+        return averages, Failure(int(step), players, names[int(term)] if term < len(names) else "gradient norm")
 
     def finite(self) -> bool:
         """Whether nothing has failed so far; waits for the device."""

@@ -25,7 +25,10 @@ class World:
         if not dist.is_available():
             return World()
         if not dist.is_initialized() and "TORCHELASTIC_RUN_ID" in os.environ:
-            dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+            if torch.cuda.is_available():
+                torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+            # Flags of the host travel over gloo even where gradients travel over NCCL, which knows CUDA tensors only.
+            dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
         return World(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else World()
 
     @property
@@ -39,6 +42,12 @@ class World:
             value = value.clone()
             dist.all_reduce(value)
         return value
+
+    def gather(self, value: Tensor) -> Tensor:
+        """Every process's value, stacked."""
+        parts = [torch.empty_like(value) for _ in range(self.size)]
+        dist.all_gather(parts, value)
+        return torch.stack(parts)
 
     def same(self, module: nn.Module) -> None:
         """Give every process the weights and buffers of the first."""

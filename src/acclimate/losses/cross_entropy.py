@@ -5,6 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional
 
+from acclimate.losses.precision import full
+
 IGNORE = -1
 
 
@@ -15,9 +17,9 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
         logits: ``(N, K, *)``, before softmax.
         labels: ``(N, *)`` integers in -1..K-1; -1 is ignored.
 
-    Returns a float32 scalar; 0, with a zero gradient, where every label is ignored (PyTorch's own mean would be NaN).
+    Returns a float32 scalar (float64 for float64 logits); 0, with a zero gradient, where every label is ignored (PyTorch's own mean would be NaN).
     """
-    rows = logits.movedim(1, -1).flatten(0, -2).float()  # a matrix: the 2-D kernel is deterministic on CUDA too
+    rows = full(logits).movedim(1, -1).flatten(0, -2)  # a matrix: the 2-D kernel is deterministic on CUDA too
     labels = labels.flatten()
     total = functional.cross_entropy(rows, labels, ignore_index=IGNORE, reduction="sum")
     return total / (labels != IGNORE).sum().clamp_min(1)

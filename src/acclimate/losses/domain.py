@@ -6,17 +6,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from acclimate.losses.precision import full
+
 
 def domain_cross_entropy(ds: Tensor, dt: Tensor) -> Tensor:
-    """Binary cross-entropy of a domain critic: mean_s -log sigmoid(ds) + mean_t -log(1 - sigmoid(dt)).
+    """Binary cross-entropy of a domain critic: (mean_s -log sigmoid(ds) + mean_t -log(1 - sigmoid(dt))) / 2.
 
     Args:
         ds: the critic's logits for source samples, any shape; it should say 1.
         dt: the critic's logits for target samples, any shape; it should say 0.
 
-    The minimum over critics is 2 log 2 - 2 JSD(p_s, p_t) (Ganin et al., JMLR 2016, eq. 8; Goodfellow et al. 2014, thm. 1).
+    Both domains weigh the same whatever their numbers of samples. The minimum over critics is log 2 - JSD(p_s, p_t)
+    (Goodfellow et al. 2014, theorem 1).
     """
-    return functional.softplus(-ds.float()).mean() + functional.softplus(dt.float()).mean()
+    return (functional.softplus(-full(ds)).mean() + functional.softplus(full(dt)).mean()) / 2
 
 
 @torch.no_grad()

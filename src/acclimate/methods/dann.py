@@ -17,7 +17,7 @@ from acclimate.networks.norm import NormPolicy
 class DANN(Method):
     """Domain-adversarial training of neural networks (Ganin et al., JMLR 2016, eq. 13-18).
 
-    min_{F,C} max_D  E_s CE(C(F(x_s)), y_s) - w lambda_p [E_s BCE(D(F(x_s)), 1) + E_t BCE(D(F(x_t)), 0)]
+    min_{F,C} max_D  E_s CE(C(F(x_s)), y_s) - w lambda_p [E_s BCE(D(F(x_s)), 1) + E_t BCE(D(F(x_t)), 0)] / 2
 
     The reversal layer between F and D makes it one minimisation, in which D itself always learns at full rate.
     lambda_p = 2 / (1 + exp(-10 p)) - 1 with the progress p.
@@ -40,6 +40,8 @@ class DANN(Method):
             "Two forward passes with a BatchNorm policy (default: each domain normalised by its own batch, running "
             "statistics from the target) where the paper passes one mixed batch; its networks have no BatchNorm, and "
             "there one mixed batch is what runs here too.",
+            "The domain term is the mean over both domains, as in the authors' released code; the paper's equation sums "
+            "the two, with which training diverged at its own learning rate.",
             "No linear SVM is re-fitted on the last layer at the end; the network's own classifier predicts.",
             "The inputs are scaled to [-1, 1], without subtracting the mean image.",
         ),

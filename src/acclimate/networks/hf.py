@@ -83,8 +83,14 @@ def hf(
         if not download and not Path(source).is_dir():
             raise UsageError(f"{model!r} is not a folder; give a folder, or download=True to fetch it from the hub")
         try:
-            made = kind.from_pretrained(
-                source, local_files_only=not download, use_safetensors=True, ignore_mismatched_sizes=True, **labels
+            # AutoBackbone.from_pretrained asks the hub even for a folder; the class that it would choose does not.
+            wanted = AutoConfig.from_pretrained(source, local_files_only=not download, **labels)
+            made = type(kind.from_config(wanted)).from_pretrained(
+                source,
+                config=wanted,
+                local_files_only=not download,
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,
             )
         except (OSError, ValueError, KeyError) as error:
             raise DataError(f"{model}: transformers cannot load it for {task}: {error}") from error

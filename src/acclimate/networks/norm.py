@@ -124,7 +124,7 @@ def restat(net: nn.Module, batches: Iterable[Tensor], total: Callable[[Tensor], 
     try:
         with held(net):
             for x in batches:
-                net(x)
+                net.forward(x)  # not net(x): where the network is compiled, hooks registered now would not fire
     finally:
         for handle in hooks:
             handle.remove()
@@ -132,6 +132,8 @@ def restat(net: nn.Module, batches: Iterable[Tensor], total: Callable[[Tensor], 
             module.training = mode
     for name, layer in layers:
         n, first, second = total(sums[name])
+        if not n.any():
+            continue  # a layer that this mode never calls (an auxiliary head) keeps its statistics
         mean = first / n
         layer.running_mean.copy_(mean)  # type: ignore[union-attr]
         layer.running_var.copy_((second / n - mean.square()).clamp_min(0) * n / (n - 1).clamp_min(1))  # type: ignore[union-attr, operator]

@@ -98,7 +98,7 @@ def unet(
     Methods align at the tap ``bottleneck``, the last normalisation *before* its ReLU: after it, distributions have a
     spike at zero that breaks Gaussian distances. Images whose side is not a multiple of 2**depth are padded by
     reflection and the logits cropped. Borders are replicated, because zeros break the exact invariance of re-estimated
-    BatchNorm to brightness and contrast (and, unlike reflection, replication can have a deterministic gradient on CUDA).
+    BatchNorm to brightness and contrast (and CUDA has a deterministic gradient for replication, none for reflection).
     Raises :class:`UsageError` if images are too small. Ronneberger et al., MICCAI 2015, figure 1 (there: unpadded).
     """
     for setting, value, known in (("norm", norm, _NORMS), ("up", up, _UPS), ("padding_mode", padding_mode, _PADDINGS)):

@@ -80,12 +80,15 @@ def move(x: Tensor, labels: list[Tensor], draws: Tensor, geometry: Geometry) -> 
     ]
 
 
-def recolour(x: Tensor, draws: Tensor, photometry: Photometry, noise_seed: int) -> Tensor:
+def recolour(
+    x: Tensor, draws: Tensor, photometry: Photometry, noise_seed: int, *, row: int = 0, rows: int | None = None
+) -> Tensor:
     """Change brightness, contrast, gamma, saturation and hue of ``(N, C, H, W)`` images in [0, 1], then add noise.
 
     Args:
         draws: ``(N, DRAWS)`` uniform in [0, 1).
         noise_seed: of the generator that draws the noise.
+        row, rows: ``x`` is the part from ``row`` on of a batch of ``rows`` images that shares the noise.
     """
     if photometry == Photometry():
         return x
@@ -105,7 +108,7 @@ def recolour(x: Tensor, draws: Tensor, photometry: Photometry, noise_seed: int) 
         x = enhance.adjust_hue(x, signed[:, 4] * 2 * math.pi * photometry.hue)
     if photometry.noise:
         generator = torch.Generator(x.device).manual_seed(noise_seed)
-        noise = torch.randn(x.shape, generator=generator, device=x.device)
+        noise = torch.randn((rows or len(x), *x.shape[1:]), generator=generator, device=x.device)[row : row + len(x)]
         x = x + noise * (draws[:, 5] * photometry.noise).view(-1, 1, 1, 1)
     return x.clamp(0, 1)
 

@@ -1,0 +1,328 @@
+"""Source-only, the methods, and perhaps the oracle, beside each other: what ``adapt``, ``demo`` and every table run."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field
+
+from acclimate import __version__, networks, tasks
+from acclimate.data import open_domain, open_splits
+from acclimate.data.domain import Domain
+from acclimate.data.folder import match_classes
+from acclimate.data.preprocess import Preprocess
+from acclimate.engine.adapt import adapt, default_device, default_preprocess
+from acclimate.engine.evaluate import Evaluation, evaluate
+from acclimate.engine.model import Model
+from acclimate.engine.run import Report
+from acclimate.engine.world import World
+from acclimate.errors import UsageError
+from acclimate.files import read_json, write_json
+from acclimate.methods import Need, find
+from acclimate.networks.contract import Network
+from acclimate.plan import Plan
+from acclimate.random import key
+from acclimate.settings import Settings
+
+SCHEMA = 1
+BASELINE, ORACLE = "source-only", "trained-on-target"
+DEFAULT_NETWORK = {"classification": "dtn", "segmentation": "unet"}
+LOOKED_AT = 1000  # target images whose predictions are summed up without labels
+COLLAPSE = 0.95
+
+Listener = Callable[[str, int, Report], None]
+"""Hears every report of the engine, with the method's name and the seed."""
+
+
+class Experiment(Settings):
+    """All that is needed to repeat it."""
+
+    source: str | None = None  # a folder or a catalog name
+    target: str
+    model: str | None = None  # a folder with a source model, in place of a source
+    task: str | None = None
+    network: str | None = None
+    network_settings: dict[str, Any] = {}
+    methods: tuple[str, ...] = ("dann",)
+    oracle: bool = False  # also train on the target's own labels
+    plan: Plan = Plan()
+    plans: dict[str, dict[str, Any]] = {}  # changes of the plan by method
+    preprocess: dict[str, Any] = {}  # changes of what fits network and task
+    settings: dict[str, dict[str, Any]] = {}  # by method
+    class_map: dict[str, str] = {}  # the target's class names -> the source's, or "ignore"
+    holdout: float = Field(0.2, gt=0, lt=1)  # share of a folder that is kept for scoring
+
+
+@dataclasses.dataclass(frozen=True)
+class Domains:
+    """What is trained on and what is scored on."""
+
+    source: Domain | None
+    source_test: Domain | None
+    target: Domain
+    target_test: Domain | None  # None unless the experiment scores
+
+
+@dataclasses.dataclass(frozen=True)
+class Player:
+    """One method's result for one seed."""
+
+    method: str
+    model: Model
+    facts: dict[str, Any]
+
+
+def open_domains(experiment: Experiment, task: str | None, score: bool) -> Domains:
+    """Open both domains; the target without labels unless the experiment scores or trains an oracle.
+
+    Raises :class:`UsageError` or :class:`DataError` where they do not fit each other.
+    """
+    source = source_test = None
+    if experiment.source is not None:
+        source, source_test = open_splits(experiment.source, experiment.holdout, task)
+        if source.labels is None:
+            raise UsageError(
+                f"the source {experiment.source} has no labels; it needs class sub-folders, or images/ with masks/"
+            )
+    if not (score or experiment.oracle):
+        target = open_domain(experiment.target)
+        if source is not None and target.task == source.task and target.labels is not None:
+            match_classes(source, target, experiment.class_map)  # a wrong pair shall be noticed; the labels stay closed
+        return Domains(source, source_test, target.unlabelled(), None)
+    target, target_test = open_splits(experiment.target, experiment.holdout, task)
+    if source is not None:
+        target = match_classes(source, target, experiment.class_map)
+        target_test = match_classes(source, target_test, experiment.class_map)
+    return Domains(source, source_test, target, target_test)
+
+
+def carry_out(
+    experiment: Experiment,
+    folder: Path,
+    *,
+    seeds: Sequence[int] | None = None,
+    score: bool = False,
+    device: torch.device | str | None = None,
+    listener: Listener | None = None,
+    force: bool = False,
+    after: Callable[[Domains, list[Player]], None] | None = None,
+) -> dict[str, Any]:
+    """Train and judge every player for every seed; a rerun goes on where the last one stopped.
+
+    Args:
+        folder: gets one folder per seed and method, and ``results.json``.
+        seeds: default: the plan's.
+        score: open the target's labels to score; only demos, tables and studies do.
+        after: called once, with the players of the first seed.
+
+    Returns what ``results.json`` holds.
+    """
+    seeds = [experiment.plan.seed] if seeds is None else list(seeds)
+    given = Model.load(model_folder(Path(experiment.model)), device or "cpu") if experiment.model else None
+    if experiment.source is None and given is None:
+        raise UsageError("give a labelled --source, or a --model that was trained on one")
+    task_name = experiment.task or (given.method.task.name if given else None)
+    domains = open_domains(experiment, task_name, score)
+    judged = domains.source or domains.target
+    task = given.method.task if given else tasks.build(str(judged.task), judged.classes)
+    device = torch.device(device) if device else default_device()
+    results: dict[str, Any] = {
+        "schema": SCHEMA,
+        "acclimate": __version__,
+        "experiment": experiment.model_dump(mode="json"),
+        "task": task.name,
+        "classes": list(task.classes),
+        "primary": task.primary,
+        "scored": score,
+        "device": device.type,
+        "seeds": seeds,
+        "domains": {
+            name: {"name": domain.name, "images": len(domain), "facts": dict(domain.facts)}
+            for name, domain in vars(domains).items()
+            if domain is not None
+        },
+        "players": {},
+    }
+    for seed in seeds:
+        players = []
+        for player in _players(experiment, domains, task, given, folder / f"seed-{seed}", seed, device, listener, force):
+            _judge(player, domains)
+            entry = results["players"].setdefault(player.method, {"title": find(player.method).card.title, "seeds": {}})
+            entry["oracle"] = Need.TARGET_LABELS in find(player.method).needs
+            entry["seeds"][str(seed)] = player.facts
+            players.append(player)
+        if seed == seeds[0]:
+            first = players
+            changed_predictions(first, domains.target)
+    for entry in results["players"].values():
+        entry["summary"] = summary(entry["seeds"].values())
+    if World.current().first:
+        write_json(folder / "results.json", results)
+        if after:
+            after(domains, first)
+    return results
+
+
+def _players(
+    experiment: Experiment,
+    domains: Domains,
+    task: tasks.Task,
+    given: Model | None,
+    folder: Path,
+    seed: int,
+    device: torch.device,
+    listener: Listener | None,
+    force: bool,
+) -> Iterable[Player]:
+    if given:
+        fresh, preprocess = given.method.net, given.preprocess
+    else:
+        fresh, preprocess = fresh_network(experiment, domains, task, seed)
+    trained = fresh
+    if given:
+        given.method.to(device)
+        given.device = device
+        yield Player(BASELINE, given, {"history": [], "warnings": [], "seconds": 0.0, "given": True})
+    names = [*([] if given else [BASELINE]), *experiment.methods, *([ORACLE] if experiment.oracle else [])]
+    for name in dict.fromkeys(names):
+        kind = find(name)
+        if Need.SOURCE in kind.needs and domains.source is None:
+            raise UsageError(f"{name} needs a labelled --source; without one, choose a source-free method such as adabn")
+        plan = experiment.plan.replace(**{**experiment.plans.get(name, {}), "seed": seed})
+        place = folder / name
+        done = adapt(
+            trained if Need.SOURCE_MODEL in kind.needs else fresh,
+            domains.source,
+            domains.target,
+            name,
+            plan=plan,
+            preprocess=preprocess,
+            task=task,
+            folder=place,
+            device=device,
+            observer=None if listener is None else (lambda report, name=name: listener(name, seed, report)),  # type: ignore[misc]
+            force=force,
+            **experiment.settings.get(name, {}),
+        )
+        if name == BASELINE:
+            trained = done.model.method.net
+        facts = {"history": done.history, "warnings": done.warnings, "seconds": _seconds(place, done.seconds)}
+        if World.current().first:
+            done.model.save(place)
+        yield Player(name, done.model, facts)
+
+
+def fresh_network(
+    experiment: Experiment, domains: Domains, task: tasks.Task, seed: int
+) -> tuple[Network, Preprocess]:
+    """The untrained network of a seed, and how images reach it."""
+    name = experiment.network or DEFAULT_NETWORK[task.name]
+    changes = dict(experiment.preprocess)
+    first = [domain.images[0] for domain in (domains.source, domains.target) if domain is not None]
+    grey = task.name == "segmentation" and all(image.ndim == 2 or image.shape[-1] == 1 for image in first)
+    channels = int(changes.pop("channels", 1 if grey else 3))
+    side = changes.get("size") or changes.get("crop") or (192 if task.name == "segmentation" else None)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(key(seed, "network"))
+        net = networks.build(
+            name, classes=len(task.classes), channels=channels, size=side, **experiment.network_settings
+        )
+    net.input_shape = (channels, *net.input_shape[1:])
+    for field in ("size", "crop"):
+        if isinstance(changes.get(field), int):
+            changes[field] = (changes[field], changes[field])
+    return net, default_preprocess(net, task).replace(**changes)
+
+
+def _seconds(folder: Path, seconds: float) -> float:
+    """The training time of all sittings together, remembered beside the run."""
+    path = folder / "seconds.json"
+    before = read_json(path)["seconds"] if path.exists() else 0.0
+    if World.current().first:
+        write_json(path, {"seconds": before + seconds})
+    return before + seconds
+
+
+def _judge(player: Player, domains: Domains) -> None:
+    """Scores on the source's test images, on the target's where they are open, and label-free facts of the target."""
+    facts = player.facts
+    for name, domain in (("source_test", domains.source_test), ("target_test", domains.target_test)):
+        facts[name] = None if domain is None else score_facts(evaluate(player.model, domain))
+    shares, confidence = predicted_shares(player.model, domains.target)
+    facts["predicted shares"] = dict(zip(player.model.method.task.classes, shares.tolist()))
+    facts["mean confidence"] = confidence
+    largest = int(shares.argmax())
+    if player.model.method.task.name == "classification" and shares[largest] > COLLAPSE:
+        facts["warnings"] = [
+            *facts["warnings"],
+            f"{shares[largest]:.0%} of the target is predicted as {player.model.method.task.classes[largest]!r}: "
+            "the model may have collapsed; trust it only if that is what the target holds",
+        ]
+
+
+def score_facts(evaluation: Evaluation) -> dict[str, Any]:
+    """An evaluation as JSON."""
+    return {**dataclasses.asdict(evaluation), "value": evaluation.value}
+
+
+def looked_at(target: Domain) -> Domain:
+    """Up to 1,000 target images, the same ones each time."""
+    if len(target) <= LOOKED_AT:
+        return target.unlabelled()
+    order = torch.randperm(len(target), generator=torch.Generator().manual_seed(key("looked at")))
+    return target.unlabelled().subset(sorted(order[:LOOKED_AT].tolist()))
+
+
+def predicted_shares(model: Model, target: Domain) -> tuple[torch.Tensor, float]:
+    """How often each class ``(K,)`` is predicted on the target, and the mean largest probability."""
+    k = len(model.method.task.classes)
+    counts, confidence = torch.zeros(k, dtype=torch.float64), 0.0
+    for _, logits in model.logits(looked_at(target)):
+        best, label = logits.softmax(1).max(1)
+        counts += torch.bincount(label.flatten().cpu(), minlength=k)
+        confidence += best.double().sum().item()
+    total = float(counts.sum())
+    return counts / total, confidence / total
+
+
+def changed_predictions(players: Sequence[Player], target: Domain) -> None:
+    """For each player the share of target predictions (images or pixels) that differ from source-only's."""
+    chosen = looked_at(target)
+    baseline = [logits.argmax(1).to(torch.int16) for _, logits in players[0].model.logits(chosen)]
+    for player in players[1:]:
+        same = total = 0
+        for before, (_, logits) in zip(baseline, player.model.logits(chosen)):
+            same += int((logits.argmax(1) == before).sum())
+            total += before.numel()
+        player.facts["changed"] = 1 - same / total
+
+
+def summary(seeds: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Mean and sample deviation over seeds of the scores and the minutes; a score that was not taken is None."""
+    listed = list(seeds)
+    found: dict[str, Any] = {"minutes": statistics.mean(facts["seconds"] for facts in listed) / 60}
+    for name in ("source_test", "target_test"):
+        values = [facts[name]["value"] for facts in listed if facts[name] is not None]
+        found[name] = {
+            "mean": statistics.mean(values),
+            "deviation": statistics.stdev(values) if len(values) > 1 else None,
+            "values": values,
+        } if values else None
+    return found
+
+
+def model_folder(path: Path) -> Path:
+    """Where the model is in what a user points at: a model's own folder, or a run's best-known one.
+
+    A run holds ``seed-*/<method>``; the first seed's last method that is no oracle is meant.
+    """
+    if (path / "model.json").exists() or not (path / "results.json").exists():
+        return path
+    results = read_json(path / "results.json")
+    names = [name for name, entry in results["players"].items() if not entry["oracle"]]
+    return path / f"seed-{results['seeds'][0]}" / names[-1]

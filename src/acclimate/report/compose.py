@@ -1,0 +1,493 @@
+"""From ``results.json`` and the evidence to the report's data: every number and every sentence of the page."""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from acclimate.errors import DataError
+from acclimate.files import read_json
+from acclimate.report.evidence import FACTS
+from acclimate.report.evidence import SCHEMA as EVIDENCE_SCHEMA
+from acclimate.report.schema import (
+    SCHEMA,
+    Confusion,
+    Curve,
+    Curves,
+    DomainFacts,
+    Embedding,
+    Example,
+    Examples,
+    Line,
+    PerClass,
+    Player,
+    Prediction,
+    Report,
+    Resolved,
+    Role,
+    Score,
+    Shares,
+    StageEnd,
+    Warned,
+    check_version,
+    listed,
+)
+
+RESULTS_SCHEMA = 1
+BASELINE = "source-only"
+RARE = 0.01  # share of source labels below which a class that is never predicted is no surprise
+Facts = Mapping[str, Any]
+
+
+def percent(value: float) -> str:
+    """A share as "78.1"."""
+    return f"{100 * value:.1f}"
+
+
+def points(value: float) -> str:
+    """A difference of shares as "+18.7" or "−2.0"."""
+    return f"{100 * value:+.1f}".replace("-", "−")
+
+
+def read(folder: Path) -> tuple[Facts, Facts]:
+    """``results.json`` and ``evidence.json``. Raises :class:`DataError` if one is missing, damaged or of another schema."""
+    results, evidence = finite(read_json(folder / "results.json")), finite(read_json(folder / FACTS))
+    check_version(results, folder / "results.json", "schema", RESULTS_SCHEMA)
+    check_version(evidence, folder / FACTS, "schema", EVIDENCE_SCHEMA)
+    if list(results["players"]) != [player["name"] for player in evidence["players"]]:
+        raise DataError(f"{folder / FACTS} is of another run than results.json; repeat the run")
+    return results, evidence
+
+
+def compose(results: Facts, evidence: Facts, tensors: Mapping[str, Tensor], folder: Path, command: str) -> Report:
+    """The report's data. ``tensors`` are those of the evidence."""
+    described = {player["name"]: player for player in evidence["players"]}
+    found = [player_row(results, name, described[name]) for name in results["players"]]
+    labels = {player.name: player.label for player in found}
+    classes = list(results["classes"])
+    shown = warned(results, found, evidence["source shares"])
+    return Report(
+        schema_version=SCHEMA,
+        acclimate=results["acclimate"],
+        title=f"{results['experiment']['source'] or results['experiment']['model']} → {results['experiment']['target']}",
+        verdict=verdict(results, found, shown),
+        advice=advice(results, found),
+        next_command=next_command(results, folder),
+        warnings=shown,
+        task=results["task"],
+        classes=classes,
+        primary=results["primary"],
+        scored=results["scored"],
+        seeds=results["seeds"],
+        players=found,
+        examples=examples(evidence["examples"], classes, labels, results["scored"]),
+        curves=[curves(results, player) for player in found if any(facts["history"] for facts in per_seed(results, player.name))],
+        embeddings=embeddings(evidence["embeddings"], tensors, found, classes),
+        shares=shares(results, found, evidence["source shares"]),
+        confusions=confusions(results, found),
+        per_class=per_class(results, found),
+        domains=domain_facts(results),
+        settings=[resolved(described[player.name]) for player in found],
+        versions=evidence["versions"],
+        command=command,
+        notes=notes(results, found),
+    )
+
+
+def finite(value: Any) -> Any:
+    """JSON without numbers that are not finite: None stands in their place."""
+    if isinstance(value, dict):
+        return {key: finite(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def per_seed(results: Facts, name: str) -> list[Facts]:
+    """A player's facts, in the order of the seeds."""
+    return [results["players"][name]["seeds"][str(seed)] for seed in results["seeds"]]
+
+
+def score(values: Iterable[float | None]) -> Score | None:
+    """Mean and sample deviation of what is there; None where nothing is."""
+    listed_ = list(values)
+    known = [value for value in listed_ if value is not None]
+    if not known:
+        return None
+    deviation = statistics.stdev(known) if len(known) > 1 else None
+    return Score(mean=statistics.fmean(known), deviation=deviation, values=listed_)
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """The mean of what is there."""
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
+
+
+# -- players ----------------------------------------------------------------------------------------------------------
+
+
+def player_row(results: Facts, name: str, described: Facts) -> Player:
+    """One row of the table."""
+    seeds, before = per_seed(results, name), per_seed(results, BASELINE)
+    role: Role = "oracle" if results["players"][name]["oracle"] else "baseline" if name == BASELINE else "method"
+    target = values(seeds, "target_test") if results["scored"] else [None] * len(seeds)
+    reference = values(before, "target_test") if results["scored"] else target
+    ends = [facts["target_test"]["interval"] for facts in seeds if results["scored"] and facts["target_test"]]
+    low, high = (mean(end[side] for end in ends) for side in (0, 1))
+    differences = [None if a is None or b is None else a - b for a, b in zip(target, reference)]
+    confidence = score(facts["mean confidence"] for facts in seeds)
+    assert confidence is not None
+    return Player(
+        name=name,
+        label=described["label"],
+        title=results["players"][name]["title"],
+        role=role,
+        source_test=score(values(seeds, "source_test")),
+        target_test=score(target),
+        interval=None if low is None or high is None else (low, high),
+        difference=None if role == "baseline" else score(differences),
+        changed=seeds[0].get("changed"),
+        confidence=confidence,
+        minutes=statistics.fmean(facts["seconds"] for facts in seeds) / 60,
+    )
+
+
+def values(seeds: Sequence[Facts], which: str) -> list[float | None]:
+    """The primary score of every seed."""
+    return [facts[which]["value"] if facts[which] else None for facts in seeds]
+
+
+def unclear(player: Player, baseline: Player) -> bool:
+    """Whether seeds or the choice of test images could explain the difference from source-only."""
+    difference = player.difference
+    if difference is None or baseline.target_test is None:
+        return False
+    within_seeds = difference.deviation is not None and abs(difference.mean) <= 2 * difference.deviation
+    inside = player.interval is not None and player.interval[0] <= baseline.target_test.mean <= player.interval[1]
+    return within_seeds or inside
+
+
+# -- sentences --------------------------------------------------------------------------------------------------------
+
+
+def verdict(results: Facts, players: Sequence[Player], warned_: Sequence[Warned]) -> str:
+    """One sentence in plain words."""
+    methods = [player for player in players if player.role == "method"]
+    baseline = players[0]
+    if not results["scored"]:
+        did = listed([f"{player.label} changes {percent(player.changed or 0)} %" for player in methods])
+        look = f"{len(warned_)} {'thing looks' if len(warned_) == 1 else 'things look'} suspicious (below)"
+        return (
+            "Without target labels no gain can be stated"
+            + (f"; {did} of source-only's predictions on the target" if did else "")
+            + f", and {look if warned_ else 'nothing looks suspicious'}."
+        )
+    if baseline.target_test is None:
+        return "The target's test images hold nothing to score, so no gain can be stated."
+    seeds = f"{len(results['seeds'])} seed{'s' if len(results['seeds']) > 1 else ''}"
+    scored = [player for player in methods if player.target_test and player.difference]
+    before, name = percent(baseline.target_test.mean), results["primary"]
+    if not scored:
+        sentence = f"On the target, source-only reaches {before} % {name}, {seeds}"
+    elif len(scored) == 1:
+        only = scored[0]
+        sentence = (
+            f"On the target, {only.label} reaches {with_deviation(only.target_test)} {name} "
+            f"(source-only {before} %): {points(gain(only))} points, {seeds}"
+        )
+    elif len(scored) <= 3:
+        each = [f"{p.label} {with_deviation(p.target_test)} ({points(gain(p))} points)" for p in scored]
+        sentence = f"On the target, source-only reaches {before} % {name}, {listed(each)}, {seeds}"
+    else:
+        gains = sorted(gain(player) for player in scored)
+        sentence = (
+            f"On the target, source-only reaches {before} % {name}; {len(scored)} methods differ from it by "
+            f"{points(gains[0])} to {points(gains[-1])} points, {seeds}"
+        )
+    oracles = [player for player in players if player.role == "oracle" and player.target_test]
+    known = [f"{percent(player.target_test.mean)} %" for player in oracles if player.target_test]
+    return sentence + (f"; trained on the target's labels the same network reaches {listed(known)} (oracle)." if known else ".")
+
+
+def with_deviation(value: Score | None) -> str:
+    """ "78.1 % ± 0.6" """
+    assert value is not None
+    return f"{percent(value.mean)} %" + ("" if value.deviation is None else f" ± {percent(value.deviation)}")
+
+
+def gain(player: Player) -> float:
+    """The mean difference from source-only."""
+    assert player.difference is not None
+    return player.difference.mean
+
+
+def advice(results: Facts, players: Sequence[Player]) -> str | None:
+    """What follows from the verdict, if anything does."""
+    if not results["scored"]:
+        return "Label a few dozen target images, chosen at random, and score every player on them:"
+    methods = [player for player in players if player.role == "method" and player.difference]
+    doubtful = [player.label for player in methods if unclear(player, players[0])]
+    worse = [player.label for player in methods if player.label not in doubtful and gain(player) < 0]
+    found = []
+    if doubtful:
+        found.append(
+            f"The difference of {listed(doubtful)} is no larger than what seeds or the choice of test images can explain: "
+            "do not count on it."
+        )
+    if worse:
+        found.append(f"{listed(worse)} {'does' if len(worse) == 1 else 'do'} worse than source-only here.")
+    if len(results["seeds"]) == 1 and methods:
+        found.append("One seed says nothing about how much seeds differ.")
+    return " ".join(found) or None
+
+
+def next_command(results: Facts, folder: Path) -> str | None:
+    """What to type next where the target was not scored."""
+    return None if results["scored"] else f"acclimate evaluate {shlex.quote(str(folder))} LABELLED"
+
+
+def warned(results: Facts, players: Sequence[Player], source: Sequence[float] | None) -> list[Warned]:
+    """What the run noticed, and classes that a player never predicts although the source has them."""
+    texts: dict[tuple[str, str], list[int]] = {}
+    for player in players:
+        for seed, facts in zip(results["seeds"], per_seed(results, player.name)):
+            said = list(facts["warnings"])
+            missing = [
+                f"{name} ({percent(usual)} %)"
+                for name, usual in zip(results["classes"], source or ())
+                if usual > RARE and facts["predicted shares"][name] == 0
+            ]
+            if missing:
+                said.append(f"never predicted on the target: {listed(missing)}; in brackets their share of the source's labels")
+            for text in said:
+                texts.setdefault((player.name, text), []).append(seed)
+    return [Warned(player=name, seeds=seeds, text=text) for (name, text), seeds in texts.items()]
+
+
+def notes(results: Facts, players: Sequence[Player]) -> list[str]:
+    """How the numbers came about."""
+    found = [
+        "Every number belongs to the last training step: no checkpoint was picked.",
+        "No target label chose anything: neither settings, nor steps, nor the images, players or order shown here.",
+    ]
+    if results["scored"]:
+        found += [
+            "± is the sample deviation over seeds. The interval is the 95 % bootstrap interval of the score over target test "
+            "images; its ends are averaged over seeds. The difference is taken seed by seed.",
+            "Target test images took no part in training.",
+        ]
+    if any(player.role == "oracle" for player in players):
+        names = listed([player.label for player in players if player.role == "oracle"])
+        found.append(f"{names} is an oracle: it was trained on target labels, which no method here may read.")
+    found += [
+        "Changed predictions, confidence and predicted class shares are taken on up to 1,000 target images.",
+        "t-SNE places neighbours together; distances between groups and their sizes mean nothing. The linear probe's "
+        "accuracy is measured on points it was not fitted to.",
+    ]
+    return found
+
+
+# -- figures ----------------------------------------------------------------------------------------------------------
+
+
+def examples(facts: Facts, classes: Sequence[str], labels: Mapping[str, str], scored: bool) -> Examples:
+    """Target images with every player's prediction."""
+    items = []
+    for item in facts["items"]:
+        predictions = [
+            Prediction(
+                player=name,
+                label=None if found["label"] is None else classes[found["label"]],
+                confidence=found["confidence"],
+                right=found["right"] if scored else None,
+                changed=found["changed"],
+            )
+            for name, found in item["predictions"].items()
+        ]
+        truth = classes[item["truth"]] if scored and item["truth"] is not None else None
+        said = "; ".join(f"{labels[p.player]} {spoken(p)}" for p in predictions)
+        alt = f"Target image {Path(item['name']).name}. {said}." + (f" True label: {truth}." if truth else "")
+        items.append(Example(name=item["name"], alt=alt, truth=truth, predictions=predictions))
+    return Examples(compared=facts["compared"], looked_at=facts["looked at"], changed=facts["changed"], items=items)
+
+
+def spoken(prediction: Prediction) -> str:
+    """A prediction in words."""
+    if prediction.label is not None:
+        return f"says {prediction.label}, {percent(prediction.confidence)} % sure"
+    parts = []
+    if prediction.changed is not None:
+        parts.append(f"changes {percent(prediction.changed)} % of the pixels")
+    if prediction.right is not None:
+        parts.append(f"is right in {percent(prediction.right)} %")
+    return " and ".join(parts) or f"is {percent(prediction.confidence)} % sure"
+
+
+def curves(results: Facts, player: Player) -> Curves:
+    """Every loss term and metric over the steps of all stages."""
+    ends: dict[str, int] = {}
+    for row in per_seed(results, player.name)[0]["history"]:
+        ends[row["stage"]] = row["step"]
+    stages, offset, offsets = [], 0, {}
+    for name, steps in ends.items():
+        offsets[name] = offset
+        offset += steps
+        stages.append(StageEnd(name=name, end=offset))
+    lines: dict[str, list[Line]] = {}
+    for seed, facts in zip(results["seeds"], per_seed(results, player.name)):
+        courses: dict[str, tuple[list[int], list[float | None]]] = {}
+        for row in facts["history"]:
+            for term, value in row.items():
+                if term not in ("stage", "step"):
+                    steps, found = courses.setdefault(term, ([], []))
+                    steps.append(offsets.get(row["stage"], 0) + row["step"])
+                    found.append(value)
+        for term, (steps, found) in courses.items():
+            lines.setdefault(term, []).append(Line(seed=seed, steps=steps, values=found))
+    panels = []
+    for term, found_lines in lines.items():
+        first, last = (mean(line.values[at] for line in found_lines) for at in (0, -1))
+        ends_at = " to ".join("undefined" if value is None else f"{value:.3g}" for value in (first, last))
+        alt = f"{term} of {player.label} over {offset:,} steps, from {ends_at} (mean of {len(found_lines)} seeds)."
+        panels.append(Curve(name=term, alt=alt.replace("of 1 seeds", "of 1 seed"), lines=found_lines, last=last))
+    return Curves(player=player.name, stages=stages, panels=panels)
+
+
+def embeddings(
+    facts: Facts, tensors: Mapping[str, Tensor], players: Sequence[Player], classes: Sequence[str]
+) -> list[Embedding]:
+    """Each player's features in two dimensions."""
+    domains = [name for name, count in zip(facts["domains"], facts["counts"]) for _ in range(count)]
+    found = []
+    for player in players:
+        if player.name not in facts:
+            continue
+        known = tensors.get(f"classes/{player.name}")
+        separability = facts[player.name]["separability"]
+        told = "" if separability is None else f" A linear probe names the domain of {percent(separability)} % of unseen images."
+        counts = listed([f"{count} {name}" for name, count in zip(facts["domains"], facts["counts"])])
+        found.append(
+            Embedding(
+                player=player.name,
+                alt=f"t-SNE of {player.label}'s features of {counts} images.{told}",
+                points=[(round(x, 4), round(y, 4)) for x, y in tensors[f"points/{player.name}"].tolist()],
+                domains=domains,
+                classes=None if known is None else [classes[k] if k >= 0 else None for k in known.tolist()],
+                separability=separability,
+            )
+        )
+    return found
+
+
+def shares(results: Facts, players: Sequence[Player], source: list[float] | None) -> Shares:
+    """How often each class is predicted on the target, beside what the labels say."""
+    classes = results["classes"]
+    predicted = {
+        player.name: [statistics.fmean(facts["predicted shares"][name] for facts in per_seed(results, player.name)) for name in classes]
+        for player in players
+        if player.role != "oracle"
+    }
+    truth = None
+    if results["scored"]:
+        rows = [sum(row) for row in per_seed(results, BASELINE)[0]["target_test"]["confusion"]]
+        truth = [row / max(1, sum(rows)) for row in rows]
+    most = {name: max(range(len(classes)), key=column.__getitem__) for name, column in predicted.items()}
+    labels = {player.name: player.label for player in players}
+    said = [f"{labels[name]} predicts {classes[k]} most often ({percent(predicted[name][k])} %)" for name, k in most.items()]
+    return Shares(alt=f"Predicted class shares on the target: {'; '.join(said)}.", source=source, truth=truth, players=predicted)
+
+
+def confusions(results: Facts, players: Sequence[Player]) -> list[Confusion]:
+    """Confusion matrices on the target's test images, all seeds together."""
+    found = []
+    for player in players:
+        if not results["scored"] or player.role == "oracle":
+            continue
+        matrices = [facts["target_test"]["confusion"] for facts in per_seed(results, player.name) if facts["target_test"]]
+        counts = [[sum(cells) for cells in zip(*rows)] for rows in zip(*matrices)]
+        portions = [[cell / sum(row) if sum(row) else None for cell in row] for row in counts]
+        pairs = [
+            (portions[i][j] or 0.0, name, other)
+            for i, name in enumerate(results["classes"])
+            for j, other in enumerate(results["classes"])
+            if i != j
+        ]
+        most = max(pairs)
+        alt = f"Confusion matrix of {player.label} on the target. Most frequent mistake: {most[1]} taken for {most[2]} ({percent(most[0])} % of {most[1]})."
+        found.append(Confusion(player=player.name, alt=alt, counts=counts, shares=portions))
+    return found
+
+
+def per_class(results: Facts, players: Sequence[Player]) -> PerClass | None:
+    """Recall or IoU of every class on the target's test images."""
+    if not results["scored"]:
+        return None
+    kind = "recall" if results["task"] == "classification" else "IoU"
+    return PerClass(
+        score=kind,  # type: ignore[arg-type]
+        players={
+            player.name: [
+                mean(f["target_test"]["scores"][f"{kind} {name}"] for f in per_seed(results, player.name) if f["target_test"])
+                for name in results["classes"]
+            ]
+            for player in players
+        },
+    )
+
+
+# -- settings ---------------------------------------------------------------------------------------------------------
+
+
+def domain_facts(results: Facts) -> list[DomainFacts]:
+    """The domains as they were used."""
+    roles = {"source": "source", "source_test": "source test", "target": "target", "target_test": "target test"}
+    return [
+        DomainFacts(role=roles[role], name=found["name"], images=found["images"], facts=flat(found["facts"]))
+        for role, found in results["domains"].items()
+    ]
+
+
+def resolved(described: Facts) -> Resolved:
+    """All settings of a player, with dotted names."""
+    return Resolved(
+        player=described["name"],
+        title=described["title"],
+        paper=described["paper"],
+        deviations=described["deviations"],
+        settings=flat(described["settings"]),
+    )
+
+
+def flat(value: Facts, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one level with dotted names."""
+    found: dict[str, Any] = {}
+    for key, inner in value.items():
+        if isinstance(inner, dict) and inner:
+            found |= flat(inner, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = inner
+    return found
+
+
+def repeat_command(results: Facts, folder: Path) -> str:
+    """Python that carries out the same experiment, for runs whose command line is not known."""
+    given = {key: value for key, value in results["experiment"].items() if value not in (None, {}, [])}
+    arguments = ", ".join(f"{key}={value!r}" for key, value in given.items())
+    return (
+        "from pathlib import Path\nfrom acclimate.experiment import Experiment, carry_out\n"
+        f"carry_out(Experiment({arguments}),\n"
+        f"          Path({str(folder)!r}), seeds={results['seeds']!r}, score={results['scored']!r})"
+    )
+
+
+def short(name: str) -> str:
+    """The last part of a path, for captions."""
+    return re.split(r"[/\\]", name.rstrip("/\\"))[-1] or name

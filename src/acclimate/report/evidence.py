@@ -1,0 +1,300 @@
+"""What a report shows beyond the scores, taken from the live players: images, predictions, features, class shares."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import warnings
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from acclimate.data.domain import Domain
+from acclimate.data.streams import Stream
+from acclimate.engine.checkpoint import write_tensors
+from acclimate.engine.model import Model
+from acclimate.experiment import Domains, Player
+from acclimate.files import write_json
+from acclimate.methods import Need
+from acclimate.random import key
+
+SCHEMA = 1
+FACTS, TENSORS = "evidence.json", "evidence.safetensors"
+SHOWN = 24  # target images
+CANDIDATES = {"classification": 500, "segmentation": 96}  # images among which disagreements are looked for
+EMBEDDED = 250  # images per domain
+SIDE = 256  # pixels of an image's longer side
+NOTICEABLE = 0.01  # share of an image's pixels from which on it counts as changed
+
+
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """One prediction: a class, or a map of classes ``(h, w)`` at the size that is shown; and how sure it is."""
+
+    label: NDArray[np.int16]
+    confidence: float
+
+    def differs(self, other: NDArray[np.int16]) -> float:
+        """The share that differs: 0 or 1 for a class."""
+        return float((self.label != other).mean())
+
+
+def gather(domains: Domains, players: Sequence[Player], folder: Path) -> None:
+    """Write ``evidence.json`` and ``evidence.safetensors`` from the first seed's players; source-only comes first.
+
+    Target labels are read only where the experiment scores (``domains.target_test``); they choose nothing.
+    """
+    tensors: dict[str, Tensor] = {}
+    facts = {
+        "schema": SCHEMA,
+        "players": [describe(player) for player in players],
+        "versions": versions(),
+        "source shares": source_shares(domains.source, len(players[0].model.method.task.classes)),
+        "examples": examples(domains, players, tensors),
+        "embeddings": embeddings(domains, players, tensors),
+    }
+    write_tensors(folder / TENSORS, tensors)
+    write_json(folder / FACTS, facts)
+
+
+def compared(players: Sequence[Player]) -> Player:
+    """The player that is held against source-only: the last one that read no target label."""
+    return [player for player in players if not oracle(player)][-1]
+
+
+def oracle(player: Player) -> bool:
+    """Whether it learnt from target labels."""
+    return Need.TARGET_LABELS in player.model.method.needs
+
+
+def describe(player: Player) -> dict[str, Any]:
+    """Who it is, and all its settings, defaults included."""
+    method, name = player.model.method, player.method
+    return {
+        "name": name,
+        "label": type(method).__name__ if type(method).__name__.lower() == name else name,
+        "title": method.card.title,
+        "paper": method.card.paper,
+        "deviations": list(method.card.deviations),
+        "settings": {
+            "method": method.settings.model_dump(mode="json"),
+            "plan": {
+                **method.plan.model_dump(mode="json"),
+                "optimiser": (method.plan.optimiser or method.optimiser).model_dump(mode="json"),
+            },
+            "preprocess": player.model.preprocess.model_dump(mode="json"),
+            "network": method.net.recipe,
+        },
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of what the numbers may depend on."""
+    packages = {name: version(name) for name in ("acclimate", "torch", "numpy", "scikit-learn")}
+    return {**packages, "python": platform.python_version(), "platform": platform.platform(terse=True)}
+
+
+# -- images and predictions -------------------------------------------------------------------------------------------
+
+
+def examples(domains: Domains, players: Sequence[Player], tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """Up to 24 target images with every player's prediction, the largest disagreement with source-only first."""
+    task = players[0].model.method.task.name
+    chosen = some(domains.target_test or domains.target, CANDIDATES[task], "examples")
+    seen = {player.method: predictions(player.model, chosen) for player in players}
+    before, after = seen[players[0].method], seen[compared(players).method]
+    changed = [b.differs(a.label) for b, a in zip(before, after)]
+
+    def surprise(i: int) -> tuple[float, float, int]:
+        return -changed[i], -after[i].confidence if changed[i] else 0.0, i
+
+    items = []
+    for place, i in enumerate(sorted(range(len(chosen)), key=surprise)[:SHOWN]):
+        tensors[f"image/{place}"] = torch.from_numpy(smaller(np.asarray(chosen.images[i])))
+        truth = None if chosen.labels is None else shrink(np.asarray(chosen.labels[i]))
+        if task == "segmentation":
+            for player in players:
+                tensors[f"prediction/{player.method}/{place}"] = torch.from_numpy(seen[player.method][i].label)
+            if truth is not None:
+                tensors[f"truth/{place}"] = torch.from_numpy(truth)
+        items.append(
+            {
+                "name": str(chosen.names[i]),
+                "truth": int(truth) if truth is not None and truth.ndim == 0 and truth >= 0 else None,
+                "predictions": {
+                    name: {
+                        "label": int(all_[i].label) if all_[i].label.ndim == 0 else None,
+                        "confidence": all_[i].confidence,
+                        "changed": None if name == players[0].method else all_[i].differs(before[i].label),
+                        "right": None if truth is None else right(all_[i].label, truth),
+                    }
+                    for name, all_ in seen.items()
+                },
+            }
+        )
+    return {
+        "compared": compared(players).method,
+        "looked at": len(chosen),
+        "changed": sum(share > NOTICEABLE for share in changed),
+        "items": items,
+    }
+
+
+def some(domain: Domain, count: int, what: str) -> Domain:
+    """Up to ``count`` images of a domain, the same ones each time, in its order."""
+    if len(domain) <= count:
+        return domain
+    order = torch.randperm(len(domain), generator=torch.Generator().manual_seed(key("report", what)))
+    return domain.subset(sorted(order[:count].tolist()))
+
+
+def predictions(model: Model, domain: Domain) -> list[Seen]:
+    """What a model says of every image."""
+    found: dict[int, Seen] = {}
+    for index, logits in model.logits(domain):
+        best, label = (part.cpu() for part in logits.softmax(1).max(1))
+        for i, confidence, prediction in zip(index, best.flatten(1).mean(1) if best.ndim > 1 else best, label):
+            found[i] = Seen(shrink(prediction.numpy()), float(confidence))
+    return [found[i] for i in range(len(domain))]
+
+
+def shrink(label: NDArray[Any]) -> NDArray[np.int16]:
+    """A label map of at most 256 pixels a side, by the nearest pixel; a single label as it is."""
+    if label.ndim == 0:
+        return label.astype(np.int16)
+    height, width = small_size(label.shape[0], label.shape[1])
+    rows = (np.arange(height) + 0.5) * label.shape[0] / height
+    columns = (np.arange(width) + 0.5) * label.shape[1] / width
+    return np.ascontiguousarray(label[rows.astype(int)][:, columns.astype(int)], np.int16)
+
+
+def smaller(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """An image ``(H, W)`` or ``(H, W, C)`` of at most 256 pixels a side, as ``(h, w, C)``."""
+    flat = image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image
+    height, width = small_size(image.shape[0], image.shape[1])
+    resized = np.array(Image.fromarray(flat).resize((width, height), Image.Resampling.BOX))
+    return resized if resized.ndim == 3 else resized[..., None]
+
+
+def small_size(height: int, width: int) -> tuple[int, int]:
+    """Height and width, shrunk to at most 256."""
+    factor = min(1.0, SIDE / max(height, width))
+    return max(1, round(height * factor)), max(1, round(width * factor))
+
+
+def right(predicted: NDArray[np.int16], truth: NDArray[np.int16]) -> float | None:
+    """The share of labels that are right, of those that count."""
+    counts = truth >= 0
+    return float((predicted == truth)[counts].mean()) if counts.any() else None
+
+
+# -- features ---------------------------------------------------------------------------------------------------------
+
+
+def embeddings(domains: Domains, players: Sequence[Player], tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """Features of up to 250 images per domain in two dimensions, for every player but an oracle."""
+    chosen = [
+        some(domain, EMBEDDED, "embedding") for domain in (domains.source, domains.target.unlabelled()) if domain is not None
+    ]
+    facts: dict[str, Any] = {"domains": [name for name in ("source", "target") if name == "target" or domains.source]}
+    facts["counts"] = [len(domain) for domain in chosen]
+    classification = players[0].model.method.task.name == "classification"
+    for player in players:
+        if oracle(player):
+            continue
+        both = [features(player.model, domain) for domain in chosen]
+        x = reduce(np.concatenate([found for found, _ in both]))
+        domain = np.repeat(np.arange(len(chosen)), facts["counts"])
+        tensors[f"points/{player.method}"] = torch.from_numpy(in_two_dimensions(x))
+        if classification:
+            known = [both[-1][1]]
+            if domains.source is not None and chosen[0].labels is not None:
+                known.insert(0, np.array([int(chosen[0].labels[i]) for i in range(len(chosen[0]))], np.int16))
+            tensors[f"classes/{player.method}"] = torch.from_numpy(np.concatenate(known))
+        facts[player.method] = {"separability": separability(x, domain) if len(chosen) == 2 else None}
+    return facts
+
+
+@torch.no_grad()
+def features(model: Model, domain: Domain) -> tuple[NDArray[np.float64], NDArray[np.int16]]:
+    """What the network aligns ``(N, D)``, averaged over positions where it is a map; and the predicted classes ``(N,)``.
+
+    The classes of a segmented image are not of use; they are zero.
+    """
+    net, task = model.method.net, model.method.task.name
+    stream = Stream(
+        domain.unlabelled(), "report", task, model.preprocess, batch=1, device=model.device, memory_budget=0, workers=0
+    )
+    model.method.eval()
+    rows: dict[int, Tensor] = {}
+    classes = np.zeros(len(domain), np.int16)
+    for index, x in stream.pictures(range(len(domain))):
+        aligned = net.aligned(net(x)).double().cpu()
+        aligned = aligned.mean((2, 3)) if aligned.ndim == 4 else aligned.flatten(1)
+        rows.update(zip(index, aligned))
+        if task == "classification":
+            classes[index] = model.method.predict(x).argmax(1).cpu().numpy()
+    return torch.stack([rows[i] for i in range(len(domain))]).numpy(), classes
+
+
+def reduce(x: NDArray[np.float64], dimensions: int = 50) -> NDArray[np.float64]:
+    """The first principal components ``(N, min(D, 50))``."""
+    from sklearn.decomposition import PCA
+
+    if dimensions < min(x.shape):
+        return PCA(dimensions, svd_solver="randomized", random_state=0).fit_transform(x)
+    return PCA(svd_solver="full").fit_transform(x)
+
+
+def in_two_dimensions(x: NDArray[np.float64]) -> NDArray[np.float32]:
+    """t-SNE from the first two components, in [0, 1] x [0, 1]; those components themselves for fewer than 10 points."""
+    from sklearn.manifold import TSNE
+
+    start = np.zeros((len(x), 2))
+    start[:, : x.shape[1]] = x[:, :2]
+    if len(x) >= 10 and x.std() > 0:
+        start *= 1e-4 / start[:, 0].std()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            perplexity = min(30.0, (len(x) - 1) / 3)
+            start = TSNE(init=start, perplexity=perplexity, max_iter=500, random_state=0).fit_transform(x)
+    span = np.ptp(start, axis=0).max()
+    low = (start.max(0) + start.min(0)) / 2 - span / 2
+    return ((start - low) / (span or 1)).astype(np.float32)
+
+
+def separability(x: NDArray[np.float64], domain: NDArray[np.int64]) -> float | None:
+    """How often a linear classifier names the domain of points that it was not fitted to, both domains counting alike.
+
+    None where a domain has fewer than 10 images.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold, cross_val_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    if np.bincount(domain).min() < 10:
+        return None
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=500))
+    folds = StratifiedKFold(5, shuffle=True, random_state=0)
+    return float(cross_val_score(classifier, x, domain, cv=folds, scoring="balanced_accuracy").mean())
+
+
+def source_shares(source: Domain | None, classes: int) -> list[float] | None:
+    """How often each class occurs among the source's labels."""
+    if source is None or source.labels is None:
+        return None
+    chosen = some(source, 1000 if source.task == "classification" else CANDIDATES["segmentation"], "shares")
+    counts = np.zeros(classes)
+    assert chosen.labels is not None
+    for i in range(len(chosen)):
+        flat = np.asarray(chosen.labels[i]).ravel()
+        counts += np.bincount(flat[flat >= 0], minlength=classes)
+    return (counts / max(1.0, counts.sum())).tolist()

@@ -1,0 +1,102 @@
+"""Images for a page: label maps drawn over them, and everything as data URIs."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+Picture = NDArray[np.uint8]
+
+CLASS_COLOURS = (
+    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c510a", "#762a83", "#f0e442", "#5ab4ac",
+    "#b2182b", "#999933",
+)  # fmt: skip
+"""Okabe and Ito's colours, then others that differ in lightness; numbers and outlines carry the meaning too."""
+
+_PANEL = 224  # pixels up to which a small image is enlarged
+_SMALL = 64  # pixels up to which an image is kept without loss
+
+
+def colour(index: int) -> str:
+    """The colour of a class; with more classes than colours they repeat."""
+    return CLASS_COLOURS[index % len(CLASS_COLOURS)]
+
+
+def data_uri(picture: Picture, quality: int = 82) -> str:
+    """An image ``(H, W, 1)`` or ``(H, W, 3)`` as PNG where it is small, else as WebP."""
+    stream = io.BytesIO()
+    image = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
+    kind = "png" if max(image.size) <= _SMALL else "webp"
+    image.save(stream, kind, **({"optimize": True} if kind == "png" else {"quality": quality, "method": 4}))
+    return f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode()}"
+
+
+def enlarged(values: NDArray[Any]) -> NDArray[Any]:
+    """Rows and columns repeated as often as the result stays within the size of a panel."""
+    factor = max(1, _PANEL // max(values.shape[:2]))
+    return values.repeat(factor, 0).repeat(factor, 1)
+
+
+def overlay(image: Picture, labels: NDArray[np.int16], classes: int) -> Picture:
+    """An image with its label map ``(h, w)``: tinted and outlined regions, numbered where there are more than two classes.
+
+    Of two classes only the second is drawn. What is ignored (-1) is striped.
+    """
+    base, map_ = enlarged(image).astype(np.float32), enlarged(labels)
+    base = base.repeat(3 // base.shape[-1], -1)
+    tint, line = (0.25, 2) if classes == 2 else (0.45, 1)
+    for index in range(1 if classes == 2 else 0, classes):
+        region = map_ == index
+        rgb = _rgb(colour(index))
+        base[region] = (1 - tint) * base[region] + tint * rgb
+        base[region & _edge(region, line)] = rgb
+    y, x = np.indices(map_.shape)
+    base[(map_ < 0) & ((x + y) // 4 % 2 == 0)] = 128
+    drawn = Image.fromarray(base.round().astype(np.uint8))
+    if classes > 2:
+        _number(drawn, map_, classes)
+    return np.asarray(drawn)
+
+
+def _rgb(colour: str) -> NDArray[np.float32]:
+    return np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)], np.float32)
+
+
+def _edge(region: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
+    """The outermost ``width`` pixels of a region; the image's border is no edge."""
+    from scipy.ndimage import binary_erosion
+
+    return ~binary_erosion(region, iterations=width, border_value=1)
+
+
+def _number(drawn: Image.Image, labels: NDArray[np.int16], classes: int) -> None:
+    """Write each large region's class number at its innermost pixel."""
+    from scipy.ndimage import distance_transform_edt, label
+
+    pen, font = ImageDraw.Draw(drawn), ImageFont.load_default(size=13)
+    for index in range(classes):
+        parts, count = label(labels == index)
+        for part in range(1, count + 1):
+            region = parts == part
+            if region.mean() < 0.02:
+                continue
+            depth = distance_transform_edt(np.pad(region, 1))[1:-1, 1:-1]
+            y, x = np.unravel_index(depth.argmax(), depth.shape)
+            at = (float(x), float(y))
+            pen.text(at, str(index), fill="white", font=font, anchor="mm", stroke_width=2, stroke_fill="black")
+
+
+def within(budget: int, rows: Sequence[Sequence[Picture]]) -> list[list[str]]:
+    """Rows of images as data URIs that together take at most ``budget`` bytes: first the quality falls, then rows go."""
+    for quality in (82, 60, 40):
+        encoded = [[data_uri(picture, quality) for picture in row] for row in rows]
+        if sum(map(len, sum(encoded, []))) <= budget:
+            return encoded
+    sizes = np.cumsum([sum(map(len, row)) for row in encoded])
+    return encoded[: int((sizes <= budget).sum())]

@@ -1,0 +1,228 @@
+"""What ``report.json`` holds: the published schema, from which the page is drawn and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+
+from acclimate.errors import DataError
+from acclimate.files import read_json
+
+SCHEMA = 1
+Role = Literal["baseline", "method", "oracle"]
+
+
+class Part(pydantic.BaseModel):
+    """Base of all parts: no key that the schema does not name."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+
+class Score(Part):
+    """A share in [0, 1] (or a difference of two) over the seeds; the deviation is the sample's, None for one seed."""
+
+    mean: float
+    deviation: float | None
+    values: list[float | None]  # one per seed; None where it could not be taken
+
+
+class Player(Part):
+    """One row of the table; a score that was not taken is None."""
+
+    name: str
+    label: str
+    title: str
+    role: Role
+    source_test: Score | None
+    target_test: Score | None
+    interval: tuple[float, float] | None  # 95 %, over target test images; the ends are averaged over seeds
+    difference: Score | None  # of the target test from source-only, seed by seed
+    changed: float | None  # share of target predictions that differ from source-only's, first seed
+    confidence: Score  # mean largest probability on the target
+    minutes: float  # mean over seeds
+
+
+class Warned(Part):
+    """Something that looks wrong."""
+
+    player: str
+    seeds: list[int]
+    text: str
+
+
+class Prediction(Part):
+    """What one player says of one image; of a segmented image only the shares."""
+
+    player: str
+    label: str | None
+    confidence: float
+    right: float | None  # classification: 1 or 0; segmentation: share of pixels; None without a true label
+    changed: float | None  # share that differs from source-only; None for source-only itself
+
+
+class Example(Part):
+    """One target image."""
+
+    name: str
+    alt: str
+    truth: str | None
+    predictions: list[Prediction]
+
+
+class Examples(Part):
+    """Target images, the largest disagreement with source-only first."""
+
+    compared: str  # the player whose disagreement orders them
+    looked_at: int
+    changed: int  # how many of those looked at differ at all (segmentation: in more than 1 % of the pixels)
+    items: list[Example]
+
+
+class Line(Part):
+    """One seed's course of a loss term or metric."""
+
+    seed: int
+    steps: list[int]  # counted over all stages
+    values: list[float | None]
+
+
+class Curve(Part):
+    """A loss term or metric of one player."""
+
+    name: str
+    alt: str
+    lines: list[Line]
+    last: float | None  # mean over seeds
+
+
+class StageEnd(Part):
+    """Where a training stage ends, in steps counted over all stages."""
+
+    name: str
+    end: int
+
+
+class Curves(Part):
+    """All curves of a player."""
+
+    player: str
+    stages: list[StageEnd]
+    panels: list[Curve]
+
+
+class Embedding(Part):
+    """Features of a player in two dimensions: PCA to 50, then t-SNE."""
+
+    player: str
+    alt: str
+    points: list[tuple[float, float]]
+    domains: list[Literal["source", "target"]]
+    classes: list[str | None] | None  # source: the label; target: the prediction; None for segmentation
+    separability: float | None  # how often a linear classifier names the domain of unseen points; 0.5: it cannot
+
+
+class Shares(Part):
+    """How often each class occurs."""
+
+    alt: str
+    source: list[float] | None  # labels of the source
+    truth: list[float] | None  # labels of the target test images
+    players: dict[str, list[float]]  # predictions on the target, mean over seeds
+
+
+class Confusion(Part):
+    """Rows: truth; columns: prediction; all seeds together."""
+
+    player: str
+    alt: str
+    counts: list[list[int]]
+    shares: list[list[float | None]]  # of each row
+
+
+class PerClass(Part):
+    """One score per class and player, mean over seeds; None where a class does not occur."""
+
+    score: Literal["recall", "IoU"]
+    players: dict[str, list[float | None]]
+
+
+class DomainFacts(Part):
+    """A domain as it was used."""
+
+    role: str
+    name: str
+    images: int
+    facts: dict[str, Any]
+
+
+class Resolved(Part):
+    """All settings of a player, defaults included."""
+
+    player: str
+    title: str
+    paper: str
+    deviations: list[str]
+    settings: dict[str, Any]
+
+
+class Report(Part):
+    """The whole report."""
+
+    schema_version: Literal[1]
+    acclimate: str
+    title: str
+    verdict: str
+    advice: str | None
+    next_command: str | None
+    warnings: list[Warned]
+    task: str
+    classes: list[str]
+    primary: str
+    scored: bool
+    seeds: list[int]
+    players: list[Player]
+    examples: Examples
+    curves: list[Curves]
+    embeddings: list[Embedding]
+    shares: Shares
+    confusions: list[Confusion]
+    per_class: PerClass | None
+    domains: list[DomainFacts]
+    settings: list[Resolved]
+    versions: dict[str, str]
+    command: str
+    notes: list[str]
+
+    def player(self, name: str) -> Player:
+        """The player called ``name``."""
+        return next(player for player in self.players if player.name == name)
+
+
+def load(path: Path) -> Report:
+    """Read and check a ``report.json``. Raises :class:`DataError` for another schema version or a damaged file."""
+    found = read_json(path)
+    check_version(found, path, "schema_version", SCHEMA)
+    try:
+        return Report.model_validate(found)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise DataError(f"{path} is no report of this schema ({where}: {first['msg']}); run: acclimate report") from error
+
+
+def check_version(found: Any, path: Path, field: str, *known: int) -> None:
+    """Raise :class:`DataError` unless ``found[field]`` is a version that this release reads."""
+    version = found.get(field) if isinstance(found, dict) else None
+    if version not in known:
+        raise DataError(
+            f"{path} has {field} {version!r}; this release reads {listed([str(v) for v in known])}. "
+            "Use the release that wrote it, or repeat the run"
+        )
+
+
+def listed(words: Sequence[str]) -> str:
+    """``"a, b and c"``."""
+    return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
