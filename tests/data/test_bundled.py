@@ -15,7 +15,7 @@ from acclimate.errors import UsageError
 COUNTS = {
     "digits-rendered": (4000, 1000, (28, 28, 1)),
     "digits-handwritten": (1297, 500, (28, 28, 1)),
-    "digits-blended": (4000, 1000, (28, 28, 3)),
+    "digits-blended": (3891, 1000, (28, 28, 3)),
     "perlin-dark": (300, 100, (64, 64, 1)),
     "perlin-bright": (300, 100, (64, 64, 1)),
 }
@@ -90,7 +90,7 @@ def test_nobody_can_change_what_others_open():
     assert np.array_equal(dataset.open("test").images[0], expected)
 
 
-@pytest.mark.parametrize(("name", "accuracy"), [("digits-rendered", 0.5), ("digits-handwritten", 0.95)])
+@pytest.mark.parametrize(("name", "accuracy"), [("digits-rendered", 0.4), ("digits-handwritten", 0.95)])
 def test_digits_are_white_on_black_and_can_be_told_apart(name, accuracy):
     from sklearn.neighbors import KNeighborsClassifier
 
@@ -128,12 +128,17 @@ def test_train_and_test_use_other_regions_of_the_photos(monkeypatch):
     assert (train.min(), test.max()) == (0, 199)
 
 
-def test_blended_digits_are_not_the_rendered_ones_over_photos():
-    # Other draws: an image-by-image correspondence between the domains would make adaptation look too easy.
-    shared = labels("digits-rendered", "train") == labels("digits-blended", "train")
-    assert shared.all()
-    drawn = bundled._rendered(4000, "blended-train")[0]
-    assert not {d.tobytes() for d in drawn} & {d.tobytes() for d in images("digits-rendered", "train")}
+def test_blended_digits_are_the_handwritten_ones_of_the_same_split():
+    for split, times in (("train", 3), ("test", 2)):
+        expected = np.tile(labels("digits-handwritten", split), times)
+        assert np.array_equal(labels("digits-blended", split), expected)
+        # Beyond the digit's frame of four pixels there is nothing but photo; within it the stroke has been subtracted.
+        digits = np.tile(images("digits-handwritten", split), (times, 1, 1, 1))
+        stroke = np.broadcast_to(digits, (*digits.shape[:3], 3)) > 250
+        patches = bundled.blend(np.zeros_like(digits), split)
+        blended = images("digits-blended", split)
+        assert np.array_equal(blended[:, :4], patches[:, :4])
+        assert np.abs(blended[stroke].astype(int) - (255 - patches[stroke].astype(int))).max() <= 5
 
 
 @pytest.mark.parametrize(("name", "inside", "outside"), [("perlin-dark", 0.5, 0.1), ("perlin-bright", 0.7, 0.3)])

@@ -129,7 +129,7 @@ def test_nothing_is_written_into_a_read_only_folder(tmp_path: Path) -> None:
 def test_many_files_are_listed_at_a_hundred_thousand_in_some_seconds(tmp_path: Path) -> None:
     original = put(tmp_path / "original.png", flat(1))
     (tmp_path / "many").mkdir()
-    for number in range(20_000):  # a file system allows few links to one file, and a fifth shows the pace
+    for number in range(20_000):  # a fifth of them shows the pace
         os.link(original, tmp_path / "many" / f"{number}.png")
     start = time.perf_counter()
     assert len(open_folder(tmp_path / "many")) == 20_000
@@ -340,6 +340,8 @@ def test_masks_that_hold_no_classes_are_an_error(tmp_path: Path) -> None:
         ('{"classes": ["a", "b"], "values": {"255": "c"}}', "'c'"),
         ('{"classes": ["a", "b"], "values": {"255": 2}}', "2"),
         ('{"classes": ["a", "b"], "values": {"70000": 1}}', "70000"),
+        ('{"classes": ["a", "b"], "ignore": -1}', "-1"),
+        ('{"classes": ["a", "b"], "ignore": 1}', "'b' too"),
         ('{"classes": ["a", "b"], "value": {"255": 1}}', "did you mean 'values'"),
     ],
 )

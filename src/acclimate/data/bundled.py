@@ -46,6 +46,7 @@ _FONTS = (
 )
 _GLYPH = 4 * SIDE  # glyphs are drawn this large and sampled down
 _COUNTS = {"train": 4000, "test": 1000}
+_PATCHES = {"train": 3, "test": 2}
 _LAYOUT = "nothing on the disk: made in memory"
 _MATPLOTLIB = """\
 @article{hunter2007,
@@ -159,8 +160,9 @@ def blend(images: NDArray[np.uint8], split: str, seed: int = 0) -> NDArray[np.ui
 
 @functools.cache
 def _blended(split: str) -> Arrays:
-    images, labels = _rendered(_COUNTS[split], f"blended-{split}")
-    return blend(images, split), labels
+    """The handwritten digits over photos: three patches for each one of the train split, two for each of the test."""
+    (images, labels), times = _handwritten(split), _PATCHES[split]
+    return blend(np.concatenate([images] * times), split), np.concatenate([labels] * times)
 
 
 @functools.cache
@@ -224,8 +226,8 @@ HANDWRITTEN = _bundle(
         homepage="https://archive.ics.uci.edu/dataset/80/optical+recognition+of+handwritten+digits",
         licence="CC BY 4.0",
         citation=_OPTDIGITS,
-        notes="The test part of the UCI set, 1,797 images of 8 x 8, enlarged to 20 x 20 (bicubic) amid 28 x 28 grey pixels; split at "
-        "random, the same way each time, into 1,297 train and 500 test.",
+        notes="The test part of the UCI set, 1,797 images of 8 x 8, enlarged to 20 x 20 (bicubic) amid 28 x 28 grey "
+        "pixels; split at random, the same way each time, into 1,297 train and 500 test.",
     ),
     _handwritten,
 )
@@ -233,17 +235,17 @@ HANDWRITTEN = _bundle(
 BLENDED = _bundle(
     Card(
         name="digits-blended",
-        title="Digits blended over photos",
+        title="Handwritten digits blended over photos",
         task="classification",
         classes=DIGITS,
         splits=("train", "test"),
         layout=_LAYOUT,
         homepage="made by acclimate",
-        licence="CC BY 2.0: the photos of scikit-learn, by danielbuechele and vultilion (Flickr)",
+        licence="CC BY 4.0 (digits) and CC BY 2.0 (photos of scikit-learn by danielbuechele and vultilion, Flickr)",
         citation=_MNIST_M,
-        notes="Made like MNIST-M: |patch - digit| for other draws of the rendered digits over patches of two photos; "
-        "train patches come from the left three quarters of each photo, test patches from the rest; 28 x 28 colour; "
-        "4,000 train, 1,000 test, equally many of each class.",
+        notes="Made like MNIST-M: |patch - digit| for the handwritten digits, each over three patches of two photos "
+        "(test: two); train patches come from the left three quarters of each photo, test patches from the rest, and "
+        "test digits are not those of train; 28 x 28 colour; 3,891 train, 1,000 test.",
     ),
     _blended,
 )

@@ -99,8 +99,8 @@ def pages(path: str | os.PathLike[str]) -> int:
 
 def orientation(path: str | os.PathLike[str]) -> int:
     """The EXIF orientation of an image file, 1 to 8; 1 where there is none or it makes no sense."""
-    with opened(path, MAX_PIXELS) as image:
-        return _orientation(image)
+    with opened(path) as image:
+        return _early_orientation(image)
 
 
 def image_size(path: str | os.PathLike[str], page: int = 0, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
@@ -109,8 +109,7 @@ def image_size(path: str | os.PathLike[str], page: int = 0, max_pixels: int = MA
         if page:
             image.seek(page)
         width, height = image.size
-        # A PNG would have to be decoded to know that it has no EXIF block after its pixels, where nobody writes it.
-        if (image.format != "PNG" or "exif" in image.info) and _orientation(image) > 4:
+        if _early_orientation(image) > 4:
             width, height = _decoded(path, page, max_pixels)[0].size
         return height, width
 
@@ -267,6 +266,11 @@ def _orientation(image: Image.Image) -> int:
     except Exception:  # EXIF blocks are often malformed; the pixels are fine all the same
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _early_orientation(image: Image.Image) -> int:
+    """The orientation before decoding: an EXIF block behind the pixels of a PNG, where nobody writes it, is missed."""
+    return 1 if image.format == "PNG" and "exif" not in image.info else _orientation(image)
 
 
 def _is_grey(image: Image.Image) -> bool:

@@ -50,16 +50,19 @@ class ClassFile(Settings):
     def table(self) -> dict[int, int]:
         """Value in the file -> label.
 
-        Raises :class:`DataError` for a class name that appears twice or does not exist.
+        Raises :class:`DataError` for a class name that appears twice or does not exist, and for a value that is out of
+        range or means both a class and "ignore".
         """
         if len(set(self.classes)) < len(self.classes):
             raise DataError('"classes" names a class twice')
-        if wrong := [value for value in self.values if not 0 <= value < 1 << 16]:
-            raise DataError(f'"values" names {wrong[0]}, which no mask file can hold')
-        table = {255: IGNORE} | {value: IGNORE for value in np.atleast_1d(self.ignore).tolist()}
+        ignored = self.ignore if isinstance(self.ignore, list) else [self.ignore]
+        if wrong := [value for value in (*self.values, *ignored) if not 0 <= value < 1 << 16]:
+            raise DataError(f"{wrong[0]} is a value that no mask file can hold")
         named = {value: self._index(meant) for value, meant in self.values.items()}
-        table |= {index: index for index in range(len(self.classes)) if index not in named.values()}
-        return table | named
+        counted = {index: index for index in range(len(self.classes)) if index not in named.values()} | named
+        if both := [value for value in ignored if value in counted]:
+            raise DataError(f'the value {both[0]} is in "ignore" and means {self.classes[counted[both[0]]]!r} too')
+        return {value: IGNORE for value in (255, *ignored)} | counted
 
     def _index(self, meant: int | str) -> int:
         if meant in self.classes:
@@ -456,6 +459,5 @@ def _visible(folder: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
 def _is_image(entry: os.DirEntry[str]) -> bool:
     if os.path.splitext(entry.name)[1].lower() not in IMAGE_SUFFIXES:
         return False
-    return entry.is_file() or not os.path.exists(
-        entry.path
-    )  # a dangling link is reported when it is read; a pipe is not
+    # A dangling link is reported when it is read; a pipe would wait for ever.
+    return entry.is_file() or not os.path.exists(entry.path)

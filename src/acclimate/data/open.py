@@ -32,18 +32,18 @@ def open_domain(
 
     Raises :class:`UsageError` for a name or split that does not exist, :class:`DataError` for unusable files.
     """
-    name, part = _parse(ref)
+    place, part = _parse(ref)
     if split and part and split != part:
         raise UsageError(f"{os.fspath(ref)} already names a split; leave out {split!r}")
     split = split or part
-    if name in registry.names("datasets"):
-        return _as_task(registry.load("datasets", name).open(split), task)
-    folder = Path(name)
+    if isinstance(place, str):
+        return _as_task(registry.load("datasets", place).open(split), task)
+    folder = place
     if split:
-        if split not in split_folders(folder):
-            known = split_folders(folder)
-            raise UsageError(f"{folder} has no split {split!r} (it has {', '.join(known) or 'none'})")
-        folder = folder / split
+        known = split_folders(place)
+        if split not in known:
+            raise UsageError(f"{place} has no split {split!r} (it has {', '.join(known) or 'none'})")
+        folder = place / split
     return open_folder(folder, task, max_pixels=max_pixels, scale16=scale16)
 
 
@@ -63,43 +63,42 @@ def open_splits(
 
     Raises what :func:`open_domain` raises.
     """
-    name, part = _parse(ref)
-    if name in registry.names("datasets"):
-        dataset = registry.load("datasets", name)
+    place, part = _parse(ref)
+    if isinstance(place, str):
+        dataset = registry.load("datasets", place)
         own = [f"{part}-{half}" if part else half for half in ("train", "test")]
         if set(own) <= set(dataset.card.splits):
             train, test = (_as_task(dataset.open(split), task) for split in own)
             return train, test
-    elif part is None and {"train", "test"} <= set(split_folders(Path(name))):
-        train = open_domain(name, "train", task, max_pixels=max_pixels, scale16=scale16)
+    elif part is None and {"train", "test"} <= set(split_folders(place)):
+        train = open_domain(place, "train", task, max_pixels=max_pixels, scale16=scale16)
         # One scale for both, or the same grey value would mean two things.
         scale16 = scale16 or train.facts.get("scale16")
-        test = open_domain(name, "test", task, max_pixels=max_pixels, scale16=scale16)
+        test = open_domain(place, "test", task, max_pixels=max_pixels, scale16=scale16)
         return train, match_classes(train, test) if train.labels is not None and test.labels is not None else test
     return open_domain(ref, None, task, max_pixels=max_pixels, scale16=scale16).holdout(holdout)
 
 
-def _parse(ref: str | os.PathLike[str]) -> tuple[str, str | None]:
-    """The folder or catalog name in ``ref``, and the split after the colon.
+def _parse(ref: str | os.PathLike[str]) -> tuple[str | Path, str | None]:
+    """The name of a catalog set, or a folder, and the split after the colon.
 
-    Raises :class:`UsageError` where it is neither.
+    Raises :class:`UsageError` where ``ref`` is neither.
     """
     text = os.fspath(ref)
     known = registry.names("datasets")
     head, colon, tail = text.rpartition(":")
-    bare = isinstance(ref, str) and os.sep not in text and "/" not in text
-    if bare and text in known:
-        return text, None
-    if bare and colon and head in known:
-        return head, tail
+    if isinstance(ref, str):
+        if text in known:
+            return text, None
+        if head in known:
+            return head, tail
     if Path(text).exists():
-        return text if not bare else os.path.join(".", text), None
+        return Path(text), None
     if colon and Path(head).is_dir():
-        return os.path.join(".", head) if head in known else head, tail
-    name = head if colon else text
+        return Path(head), tail
     raise UsageError(
-        f"{text!r} is neither a folder here (no such path) nor a data set of the catalog{nearest(name, known)} "
-        "(acclimate datasets lists them)"
+        f"{text!r} is neither a folder here (no such path) nor a data set of the catalog"
+        f"{nearest(head if colon else text, known)} (acclimate datasets lists them)"
     )
 
 

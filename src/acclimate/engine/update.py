@@ -136,7 +136,7 @@ class Updater:
 
     def read(self) -> tuple[dict[str, float], Failure | None]:
         """The means since the last reading, and the first failure. The only place where the host waits for the device."""
-        keys = list(self._vectors)
+        keys = sorted(self._vectors)  # the same order after a resume
         means = [self.world.total(torch.stack(self._vectors[names]).mean(0)) / self.world.size for names in keys]
         sent = torch.cat([*(m.double() for m in means), self.failed.double()[None], self.first.double()]).tolist()
         self._vectors = {}

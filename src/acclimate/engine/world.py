@@ -53,9 +53,9 @@ class World:
         """Give every process the weights and buffers of the first."""
         if self.size > 1:
             for tensor in [*module.parameters(), *module.buffers()]:
-                value = tensor.detach().contiguous()
-                dist.broadcast(value, 0)
-                tensor.detach().copy_(value)
+                value = tensor.detach().reshape(-1).clone()
+                dist.broadcast(value.view(torch.uint8), 0)  # as bytes: neither gloo nor NCCL knows int16
+                tensor.detach().copy_(value.view(tensor.shape))
 
     def average_statistics(self, module: nn.Module) -> None:
         """Make running BatchNorm statistics the mean over processes; each has seen its own rows only."""

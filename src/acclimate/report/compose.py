@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pprint
 import re
 import shlex
 import statistics
@@ -13,6 +14,8 @@ from typing import Any
 from torch import Tensor
 
 from acclimate.errors import DataError
+from acclimate.experiment import BASELINE, COLLAPSE
+from acclimate.experiment import SCHEMA as RESULTS_SCHEMA
 from acclimate.files import read_json
 from acclimate.report.evidence import FACTS
 from acclimate.report.evidence import SCHEMA as EVIDENCE_SCHEMA
@@ -40,8 +43,6 @@ from acclimate.report.schema import (
     listed,
 )
 
-RESULTS_SCHEMA = 1
-BASELINE = "source-only"
 RARE = 0.01  # share of source labels below which a class that is never predicted is no surprise
 Facts = Mapping[str, Any]
 
@@ -56,8 +57,21 @@ def points(value: float) -> str:
     return f"{100 * value:+.1f}".replace("-", "−")
 
 
+def minutes(value: float) -> str:
+    """Minutes as "2.4", "0.04" or "0.002"."""
+    return f"{value:.1f}" if value >= 1 else f"{value:.2f}" if value >= 0.01 else f"{value:.1g}"
+
+
+def unbroken(text: str) -> str:
+    """A sentence in which no line ends between a number and its sign."""
+    return text.replace(" %", "\u00a0%").replace(" ± ", "\u00a0±\u00a0")
+
+
 def read(folder: Path) -> tuple[Facts, Facts]:
-    """``results.json`` and ``evidence.json``. Raises :class:`DataError` if one is missing, damaged or of another schema."""
+    """``results.json`` and ``evidence.json``.
+
+    Raises :class:`DataError` if one is missing, damaged or of another schema version.
+    """
     results, evidence = finite(read_json(folder / "results.json")), finite(read_json(folder / FACTS))
     check_version(results, folder / "results.json", "schema", RESULTS_SCHEMA)
     check_version(evidence, folder / FACTS, "schema", EVIDENCE_SCHEMA)
@@ -72,11 +86,13 @@ def compose(results: Facts, evidence: Facts, tensors: Mapping[str, Tensor], fold
     found = [player_row(results, name, described[name]) for name in results["players"]]
     labels = {player.name: player.label for player in found}
     classes = list(results["classes"])
+    experiment, seeds = results["experiment"], results["seeds"]
+    trained = [name for name in labels if any(facts["history"] for facts in per_seed(results, name))]
     shown = warned(results, found, evidence["source shares"])
     return Report(
         schema_version=SCHEMA,
         acclimate=results["acclimate"],
-        title=f"{results['experiment']['source'] or results['experiment']['model']} → {results['experiment']['target']}",
+        title=f"{experiment['source'] or experiment['model']} → {experiment['target']}",
         verdict=verdict(results, found, shown),
         advice=advice(results, found),
         next_command=next_command(results, folder),
@@ -85,10 +101,10 @@ def compose(results: Facts, evidence: Facts, tensors: Mapping[str, Tensor], fold
         classes=classes,
         primary=results["primary"],
         scored=results["scored"],
-        seeds=results["seeds"],
+        seeds=seeds,
         players=found,
         examples=examples(evidence["examples"], classes, labels, results["scored"]),
-        curves=[curves(results, player) for player in found if any(facts["history"] for facts in per_seed(results, player.name))],
+        curves=[curves(results, player) for player in found if player.name in trained],
         embeddings=embeddings(evidence["embeddings"], tensors, found, classes),
         shares=shares(results, found, evidence["source shares"]),
         confusions=confusions(results, found),
@@ -214,11 +230,13 @@ def verdict(results: Facts, players: Sequence[Player], warned_: Sequence[Warned]
         )
     oracles = [player for player in players if player.role == "oracle" and player.target_test]
     known = [f"{percent(player.target_test.mean)} %" for player in oracles if player.target_test]
-    return sentence + (f"; trained on the target's labels the same network reaches {listed(known)} (oracle)." if known else ".")
+    if known:
+        sentence += f"; trained on the target's labels the same network reaches {listed(known)} (oracle)"
+    return f"{sentence}."
 
 
 def with_deviation(value: Score | None) -> str:
-    """ "78.1 % ± 0.6" """
+    """A score as "78.1 % ± 0.6"."""
     assert value is not None
     return f"{percent(value.mean)} %" + ("" if value.deviation is None else f" ± {percent(value.deviation)}")
 
@@ -239,8 +257,8 @@ def advice(results: Facts, players: Sequence[Player]) -> str | None:
     found = []
     if doubtful:
         found.append(
-            f"The difference of {listed(doubtful)} is no larger than what seeds or the choice of test images can explain: "
-            "do not count on it."
+            f"The difference of {listed(doubtful)} is no larger than what seeds or the choice of test images can "
+            "explain: do not count on it."
         )
     if worse:
         found.append(f"{listed(worse)} {'does' if len(worse) == 1 else 'do'} worse than source-only here.")
@@ -257,16 +275,17 @@ def next_command(results: Facts, folder: Path) -> str | None:
 def warned(results: Facts, players: Sequence[Player], source: Sequence[float] | None) -> list[Warned]:
     """What the run noticed, and classes that a player never predicts although the source has them."""
     texts: dict[tuple[str, str], list[int]] = {}
-    for player in players:
+    for player in sorted(players, key=lambda player: ("method", "baseline", "oracle").index(player.role)):
         for seed, facts in zip(results["seeds"], per_seed(results, player.name)):
             said = list(facts["warnings"])
+            found = facts["predicted shares"]
             missing = [
                 f"{name} ({percent(usual)} %)"
                 for name, usual in zip(results["classes"], source or ())
-                if usual > RARE and facts["predicted shares"][name] == 0
+                if usual > RARE and found[name] == 0
             ]
-            if missing:
-                said.append(f"never predicted on the target: {listed(missing)}; in brackets their share of the source's labels")
+            if missing and max(found.values()) <= COLLAPSE:
+                said.append(f"never predicted on the target: {listed(missing)}; in brackets the share of source labels")
             for text in said:
                 texts.setdefault((player.name, text), []).append(seed)
     return [Warned(player=name, seeds=seeds, text=text) for (name, text), seeds in texts.items()]
@@ -280,17 +299,23 @@ def notes(results: Facts, players: Sequence[Player]) -> list[str]:
     ]
     if results["scored"]:
         found += [
-            "± is the sample deviation over seeds. The interval is the 95 % bootstrap interval of the score over target test "
-            "images; its ends are averaged over seeds. The difference is taken seed by seed.",
+            "± is the sample deviation over seeds. The interval is the 95 % bootstrap interval of the score over "
+            "target test images; its ends are averaged over seeds. The difference is taken seed by seed.",
             "Target test images took no part in training.",
         ]
+    if any(player.role == "method" and player.source_test for player in players):
+        found.append(
+            "Source test is scored with the model as it is used on the target. Where adaptation put the target's "
+            "BatchNorm statistics in place, a fall there says little."
+        )
     if any(player.role == "oracle" for player in players):
         names = listed([player.label for player in players if player.role == "oracle"])
         found.append(f"{names} is an oracle: it was trained on target labels, which no method here may read.")
     found += [
         "Changed predictions, confidence and predicted class shares are taken on up to 1,000 target images.",
-        "t-SNE places neighbours together; distances between groups and their sizes mean nothing. The linear probe's "
-        "accuracy is measured on points it was not fitted to.",
+        "t-SNE places neighbours together; distances between groups and their sizes mean nothing. The linear probe is "
+        "fitted to four fifths of the features and asked about the rest, five times. In adapted networks BatchNorm "
+        "normalises each domain by statistics of its own; in source-only both by the source's.",
     ]
     return found
 
@@ -337,9 +362,9 @@ def curves(results: Facts, player: Player) -> Curves:
     for row in per_seed(results, player.name)[0]["history"]:
         ends[row["stage"]] = row["step"]
     stages, offset, offsets = [], 0, {}
-    for name, steps in ends.items():
+    for name, length in ends.items():
         offsets[name] = offset
-        offset += steps
+        offset += length
         stages.append(StageEnd(name=name, end=offset))
     lines: dict[str, list[Line]] = {}
     for seed, facts in zip(results["seeds"], per_seed(results, player.name)):
@@ -365,15 +390,17 @@ def embeddings(
     facts: Facts, tensors: Mapping[str, Tensor], players: Sequence[Player], classes: Sequence[str]
 ) -> list[Embedding]:
     """Each player's features in two dimensions."""
-    domains = [name for name, count in zip(facts["domains"], facts["counts"]) for _ in range(count)]
+    domains = [name for name, count in facts["counts"].items() for _ in range(count)]
     found = []
     for player in players:
-        if player.name not in facts:
+        if player.role == "oracle":
             continue
         known = tensors.get(f"classes/{player.name}")
-        separability = facts[player.name]["separability"]
-        told = "" if separability is None else f" A linear probe names the domain of {percent(separability)} % of unseen images."
-        counts = listed([f"{count} {name}" for name, count in zip(facts["domains"], facts["counts"])])
+        separability = facts["separability"][player.name]
+        told = ""
+        if separability is not None:
+            told = f" A linear probe names the domain of {percent(separability)} % of unseen images."
+        counts = listed([f"{count} {name}" for name, count in facts["counts"].items()])
         found.append(
             Embedding(
                 player=player.name,
@@ -390,19 +417,22 @@ def embeddings(
 def shares(results: Facts, players: Sequence[Player], source: list[float] | None) -> Shares:
     """How often each class is predicted on the target, beside what the labels say."""
     classes = results["classes"]
-    predicted = {
-        player.name: [statistics.fmean(facts["predicted shares"][name] for facts in per_seed(results, player.name)) for name in classes]
-        for player in players
-        if player.role != "oracle"
-    }
+    predicted = {}
+    for player in players:
+        if player.role != "oracle":
+            columns = [facts["predicted shares"] for facts in per_seed(results, player.name)]
+            predicted[player.name] = [statistics.fmean(column[name] for column in columns) for name in classes]
     truth = None
     if results["scored"]:
         rows = [sum(row) for row in per_seed(results, BASELINE)[0]["target_test"]["confusion"]]
         truth = [row / max(1, sum(rows)) for row in rows]
-    most = {name: max(range(len(classes)), key=column.__getitem__) for name, column in predicted.items()}
-    labels = {player.name: player.label for player in players}
-    said = [f"{labels[name]} predicts {classes[k]} most often ({percent(predicted[name][k])} %)" for name, k in most.items()]
-    return Shares(alt=f"Predicted class shares on the target: {'; '.join(said)}.", source=source, truth=truth, players=predicted)
+    said = []
+    for player in players:
+        if player.name in predicted:
+            share, name = max(zip(predicted[player.name], classes))
+            said.append(f"{player.label} predicts {name} most often ({percent(share)} %)")
+    alt = f"Predicted class shares on the target: {'; '.join(said)}."
+    return Shares(alt=alt, source=source, truth=truth, players=predicted)
 
 
 def confusions(results: Facts, players: Sequence[Player]) -> list[Confusion]:
@@ -411,17 +441,19 @@ def confusions(results: Facts, players: Sequence[Player]) -> list[Confusion]:
     for player in players:
         if not results["scored"] or player.role == "oracle":
             continue
-        matrices = [facts["target_test"]["confusion"] for facts in per_seed(results, player.name) if facts["target_test"]]
+        matrices = [facts["target_test"]["confusion"] for facts in per_seed(results, player.name)]
         counts = [[sum(cells) for cells in zip(*rows)] for rows in zip(*matrices)]
         portions = [[cell / sum(row) if sum(row) else None for cell in row] for row in counts]
-        pairs = [
-            (portions[i][j] or 0.0, name, other)
-            for i, name in enumerate(results["classes"])
-            for j, other in enumerate(results["classes"])
-            if i != j
-        ]
-        most = max(pairs)
-        alt = f"Confusion matrix of {player.label} on the target. Most frequent mistake: {most[1]} taken for {most[2]} ({percent(most[0])} % of {most[1]})."
+        share, true, taken = max(
+            (share or 0.0, true, taken)
+            for true, row in zip(results["classes"], portions)
+            for taken, share in zip(results["classes"], row)
+            if true != taken
+        )
+        alt = (
+            f"Confusion matrix of {player.label} on the target. Most frequent mistake: {true} taken for {taken} "
+            f"({percent(share)} % of {true})."
+        )
         found.append(Confusion(player=player.name, alt=alt, counts=counts, shares=portions))
     return found
 
@@ -435,7 +467,7 @@ def per_class(results: Facts, players: Sequence[Player]) -> PerClass | None:
         score=kind,  # type: ignore[arg-type]
         players={
             player.name: [
-                mean(f["target_test"]["scores"][f"{kind} {name}"] for f in per_seed(results, player.name) if f["target_test"])
+                mean(facts["target_test"]["scores"][f"{kind} {name}"] for facts in per_seed(results, player.name))
                 for name in results["classes"]
             ]
             for player in players
@@ -480,11 +512,11 @@ def flat(value: Facts, prefix: str = "") -> dict[str, Any]:
 def repeat_command(results: Facts, folder: Path) -> str:
     """Python that carries out the same experiment, for runs whose command line is not known."""
     given = {key: value for key, value in results["experiment"].items() if value not in (None, {}, [])}
-    arguments = ", ".join(f"{key}={value!r}" for key, value in given.items())
     return (
-        "from pathlib import Path\nfrom acclimate.experiment import Experiment, carry_out\n"
-        f"carry_out(Experiment({arguments}),\n"
-        f"          Path({str(folder)!r}), seeds={results['seeds']!r}, score={results['scored']!r})"
+        "from pathlib import Path\nfrom acclimate.experiment import Experiment, carry_out\n\n"
+        f"experiment = {pprint.pformat(given, width=90, sort_dicts=False)}\n"
+        f"carry_out(Experiment(**experiment), Path({str(folder)!r}), "
+        f"seeds={results['seeds']!r}, score={results['scored']!r})"
     )
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import platform
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from acclimate.engine.model import Model
 from acclimate.experiment import Domains, Player
 from acclimate.files import write_json
 from acclimate.methods import Need
+from acclimate.networks.norm import batch_norms, restat
 from acclimate.random import key
 
 SCHEMA = 1
@@ -199,43 +201,50 @@ def right(predicted: NDArray[np.int16], truth: NDArray[np.int16]) -> float | Non
 
 
 def embeddings(domains: Domains, players: Sequence[Player], tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """Features of up to 250 images per domain in two dimensions, for every player but an oracle."""
-    chosen = [
-        some(domain, EMBEDDED, "embedding") for domain in (domains.source, domains.target.unlabelled()) if domain is not None
-    ]
-    facts: dict[str, Any] = {"domains": [name for name in ("source", "target") if name == "target" or domains.source]}
-    facts["counts"] = [len(domain) for domain in chosen]
+    """Features of up to 250 images per domain in two dimensions, for every player but an oracle.
+
+    The source passes through an adapted network under BatchNorm statistics of its own, as in training: under the
+    target's it would look apart although it is not.
+    """
+    named = {"source": domains.source, "target": domains.target.unlabelled()}
+    chosen = {name: some(domain, EMBEDDED, "embedding") for name, domain in named.items() if domain is not None}
+    facts: dict[str, Any] = {"counts": {name: len(domain) for name, domain in chosen.items()}, "separability": {}}
     classification = players[0].model.method.task.name == "classification"
     for player in players:
         if oracle(player):
             continue
-        both = [features(player.model, domain) for domain in chosen]
-        x = reduce(np.concatenate([found for found, _ in both]))
-        domain = np.repeat(np.arange(len(chosen)), facts["counts"])
+        rows, classes = [], []
+        for name, domain in chosen.items():
+            adapted = name == "source" and player is not players[0]
+            found, predicted = features(on_own_statistics(player.model, domain) if adapted else player.model, domain)
+            rows.append(found)
+            classes.append(labels(domain) if classification and domain.labels is not None else predicted)
+        x = reduce(np.concatenate(rows))
         tensors[f"points/{player.method}"] = torch.from_numpy(in_two_dimensions(x))
         if classification:
-            known = [both[-1][1]]
-            if domains.source is not None and chosen[0].labels is not None:
-                known.insert(0, np.array([int(chosen[0].labels[i]) for i in range(len(chosen[0]))], np.int16))
-            tensors[f"classes/{player.method}"] = torch.from_numpy(np.concatenate(known))
-        facts[player.method] = {"separability": separability(x, domain) if len(chosen) == 2 else None}
+            tensors[f"classes/{player.method}"] = torch.from_numpy(np.concatenate(classes))
+        counts = [len(domain) for domain in chosen.values()]
+        facts["separability"][player.method] = separability(x, np.repeat(np.arange(len(counts)), counts))
     return facts
+
+
+def labels(domain: Domain) -> NDArray[np.int16]:
+    """The classes of a labelled domain's images."""
+    assert domain.labels is not None
+    return np.array([int(domain.labels[i]) for i in range(len(domain))], np.int16)
 
 
 @torch.no_grad()
 def features(model: Model, domain: Domain) -> tuple[NDArray[np.float64], NDArray[np.int16]]:
-    """What the network aligns ``(N, D)``, averaged over positions where it is a map; and the predicted classes ``(N,)``.
+    """What the network aligns ``(N, D)``, averaged over positions if it is a map, and the predicted classes ``(N,)``.
 
-    The classes of a segmented image are not of use; they are zero.
+    The classes of a segmented image are of no use; they are zero.
     """
     net, task = model.method.net, model.method.task.name
-    stream = Stream(
-        domain.unlabelled(), "report", task, model.preprocess, batch=1, device=model.device, memory_budget=0, workers=0
-    )
     model.method.eval()
     rows: dict[int, Tensor] = {}
     classes = np.zeros(len(domain), np.int16)
-    for index, x in stream.pictures(range(len(domain))):
+    for index, x in inputs(model, domain):
         aligned = net.aligned(net(x)).double().cpu()
         aligned = aligned.mean((2, 3)) if aligned.ndim == 4 else aligned.flatten(1)
         rows.update(zip(index, aligned))
@@ -244,13 +253,36 @@ def features(model: Model, domain: Domain) -> tuple[NDArray[np.float64], NDArray
     return torch.stack([rows[i] for i in range(len(domain))]).numpy(), classes
 
 
-def reduce(x: NDArray[np.float64], dimensions: int = 50) -> NDArray[np.float64]:
-    """The first principal components ``(N, min(D, 50))``."""
-    from sklearn.decomposition import PCA
+def inputs(model: Model, domain: Domain) -> Iterator[tuple[list[int], Tensor]]:
+    """All images as the network gets them, with their indices."""
+    stream = Stream(
+        domain.unlabelled(),
+        "report",
+        model.method.task.name,
+        model.preprocess,
+        batch=1,
+        device=model.device,
+        memory_budget=0,
+        workers=0,
+    )
+    return stream.pictures(range(len(domain)))
 
-    if dimensions < min(x.shape):
-        return PCA(dimensions, svd_solver="randomized", random_state=0).fit_transform(x)
-    return PCA(svd_solver="full").fit_transform(x)
+
+def on_own_statistics(model: Model, domain: Domain) -> Model:
+    """A copy whose BatchNorm statistics are those of a domain; the model itself where it keeps none."""
+    if not batch_norms(model.method.net):
+        return model
+    copied = dataclasses.replace(model, method=copy.deepcopy(model.method))
+    restat(copied.method.net, (x for _, x in inputs(copied, domain)))
+    return copied
+
+
+def reduce(x: NDArray[np.float64], dimensions: int = 50) -> NDArray[np.float64]:
+    """The first principal components ``(N, min(N, D, 50))``, from products of points: they are fewer than features."""
+    centred = x - x.mean(0)
+    values, vectors = np.linalg.eigh(centred @ centred.T)
+    last = np.argsort(-values)[: min(dimensions, *x.shape)]
+    return vectors[:, last] * np.sqrt(values[last].clip(0))
 
 
 def in_two_dimensions(x: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -273,14 +305,14 @@ def in_two_dimensions(x: NDArray[np.float64]) -> NDArray[np.float32]:
 def separability(x: NDArray[np.float64], domain: NDArray[np.int64]) -> float | None:
     """How often a linear classifier names the domain of points that it was not fitted to, both domains counting alike.
 
-    None where a domain has fewer than 10 images.
+    None where there is one domain, or one has fewer than 10 images.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_score
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    if np.bincount(domain).min() < 10:
+    if domain.max() == 0 or np.bincount(domain).min() < 10:
         return None
     classifier = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=500))
     folds = StratifiedKFold(5, shuffle=True, random_state=0)

@@ -1,4 +1,4 @@
-"""Charts as inline SVG: from numbers to marks, coloured by the page's style sheet so that they follow light and dark."""
+"""Charts as inline SVG: from numbers to marks, coloured by the style sheet so that they follow light and dark."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def style(players: Sequence[Player]) -> dict[str, tuple[str, str]]:
 
 def mark(name: str, css: str, x: str = "50%", y: str = "50%") -> Markup:
     """One mark at a place of an SVG."""
-    return Markup('<svg x="{}" y="{}" overflow="visible"><path class="mark {}" d="{}"/></svg>').format(x, y, css, MARKS[name])
+    path = Markup('<path class="mark {}" d="{}"/>').format(css, MARKS[name])
+    return Markup('<svg x="{}" y="{}" overflow="visible">{}</svg>').format(x, y, path)
 
 
 def icon(name: str, css: str) -> Markup:
     """A mark for a legend or beside a word."""
-    return Markup('<svg class="icon" viewBox="-7 -7 14 14" aria-hidden="true"><path class="mark {}" d="{}"/></svg>').format(
-        css, MARKS[name]
-    )
+    path = Markup('<path class="mark {}" d="{}"/>').format(css, MARKS[name])
+    return Markup('<svg class="icon" viewBox="-7 -7 14 14" aria-hidden="true">{}</svg>').format(path)
 
 
 def ticks(low: float, high: float, count: int = 4) -> list[float]:
@@ -70,7 +70,7 @@ def across(value: float, axis: Sequence[float]) -> str:
 def score_track(player: Player, baseline: Player, axis: Sequence[float], css: str, shape: str) -> Markup:
     """One row of the score chart: interval, single seeds, mean, and where source-only stands."""
     assert player.target_test is not None
-    parts = [Markup('<line class="grid" x1="{0}" x2="{0}" y1="0" y2="100%"/>').format(across(tick, axis)) for tick in axis]
+    parts = _upright(axis)
     if baseline.target_test is not None:
         x = across(baseline.target_test.mean, axis)
         parts.append(Markup('<line class="reference" x1="{0}" x2="{0}" y1="0" y2="100%"/>').format(x))
@@ -83,20 +83,30 @@ def score_track(player: Player, baseline: Player, axis: Sequence[float], css: st
                 x = across(value, axis)
                 parts.append(Markup('<line class="seed {1}" x1="{0}" x2="{0}" y1="24%" y2="76%"/>').format(x, css))
     parts.append(mark(shape, css, across(player.target_test.mean, axis)))
-    return Markup('<svg class="track" width="100%" height="100%" aria-hidden="true">{}</svg>').format(Markup("").join(parts))
+    return _track(parts)
 
 
 def share_track(
     source: float | None, truth: float | None, players: Sequence[tuple[float, str, str]], axis: Sequence[float]
 ) -> Markup:
-    """One class of the share chart: a bar for the source's labels, a stroke for the target's, a mark for each player."""
-    parts = [Markup('<line class="grid" x1="{0}" x2="{0}" y1="0" y2="100%"/>').format(across(tick, axis)) for tick in axis]
+    """One class of the share chart: a bar for the source's labels, a stroke for the target's, a mark per player."""
+    parts = _upright(axis)
     if source is not None:
         parts.append(Markup('<rect class="bar" x="0" y="28%" height="44%" width="{}"/>').format(across(source, axis)))
     if truth is not None:
         parts.append(Markup('<line class="truth" x1="{0}" x2="{0}" y1="10%" y2="90%"/>').format(across(truth, axis)))
     parts += [mark(shape, css, across(value, axis)) for value, css, shape in players]
-    return Markup('<svg class="track" width="100%" height="100%" aria-hidden="true">{}</svg>').format(Markup("").join(parts))
+    return _track(parts)
+
+
+def _upright(axis: Sequence[float]) -> list[Markup]:
+    line = Markup('<line class="grid" x1="{0}" x2="{0}" y1="0" y2="100%"/>')
+    return [line.format(across(tick, axis)) for tick in axis]
+
+
+def _track(parts: Sequence[Markup]) -> Markup:
+    inner = Markup("").join(parts)
+    return Markup('<svg class="track" width="100%" height="100%" aria-hidden="true">{}</svg>').format(inner)
 
 
 def line_chart(curve: Curve, stages: Sequence[StageEnd], css: str) -> Markup:
@@ -114,21 +124,24 @@ def line_chart(curve: Curve, stages: Sequence[StageEnd], css: str) -> Markup:
             round(height - bottom - (height - top - bottom) * (value - levels[0]) / (levels[-1] - levels[0]), 1),
         )
 
+    across_all = Markup('<line class="grid" x1="{}" x2="{}" y1="{y}" y2="{y}"/>')
+    boundary = Markup('<line class="boundary" x1="{0}" x2="{0}" y1="6" y2="{1}"/>')
+    ending = Markup('<text x="{}" y="{}" text-anchor="end">{}</text>')
     parts = []
     for level in levels:
         y = place(0, level)[1]
-        parts.append(Markup('<line class="grid" x1="{}" x2="{}" y1="{y}" y2="{y}"/>').format(left, width - right, y=y))
-        parts.append(Markup('<text class="tick" x="{}" y="{}" text-anchor="end">{:g}</text>').format(left - 5, y + 3.5, level))
+        parts.append(across_all.format(left, width - right, y=y))
+        parts.append(ending.format(left - 5, y + 3.5, f"{level:g}"))
     begin = 0
     for stage in stages:
         x0, x1 = place(begin, levels[0])[0], place(stage.end, levels[0])[0]
         if stage.end != end:
-            parts.append(Markup('<line class="boundary" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/>').format(x1, 6, height - bottom))
+            parts.append(boundary.format(x1, height - bottom))
         if len(stage.name) * 5.5 <= x1 - x0 - 4:
-            parts.append(Markup('<text class="stage" x="{}" y="12">{}</text>').format(x0 + 4, stage.name))
+            parts.append(Markup('<text x="{}" y="12">{}</text>').format(x0 + 4, stage.name))
         begin = stage.end
-    parts.append(Markup('<text class="tick" x="{}" y="{}">0</text>').format(left, height - 6))
-    parts.append(Markup('<text class="tick" x="{}" y="{}" text-anchor="end">{:,} steps</text>').format(width - right, height - 6, end))
+    parts.append(Markup('<text x="{}" y="{}">0</text>').format(left, height - 6))
+    parts.append(ending.format(width - right, height - 6, f"{end:,} steps"))
     for line in curve.lines:
         points = [place(s, v) for s, v in zip(line.steps, line.values) if v is not None]
         path = " ".join(f"{x},{y}" for x, y in points)

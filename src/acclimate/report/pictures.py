@@ -44,7 +44,7 @@ def enlarged(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def overlay(image: Picture, labels: NDArray[np.int16], classes: int) -> Picture:
-    """An image with its label map ``(h, w)``: tinted and outlined regions, numbered where there are more than two classes.
+    """An image with its label map ``(h, w)``: regions tinted and outlined, of more than two classes also numbered.
 
     Of two classes only the second is drawn. What is ignored (-1) is striped.
     """
@@ -93,10 +93,10 @@ def _number(drawn: Image.Image, labels: NDArray[np.int16], classes: int) -> None
 
 
 def within(budget: int, rows: Sequence[Sequence[Picture]]) -> list[list[str]]:
-    """Rows of images as data URIs that together take at most ``budget`` bytes: first the quality falls, then rows go."""
+    """Rows of images as data URIs of at most ``budget`` bytes together: first the quality falls, then rows go."""
     for quality in (82, 60, 40):
         encoded = [[data_uri(picture, quality) for picture in row] for row in rows]
-        if sum(map(len, sum(encoded, []))) <= budget:
+        sizes = np.cumsum([sum(map(len, row)) for row in encoded])
+        if sizes[-1] <= budget:
             return encoded
-    sizes = np.cumsum([sum(map(len, row)) for row in encoded])
     return encoded[: int((sizes <= budget).sum())]

@@ -11,7 +11,7 @@ import pydantic
 from acclimate.errors import DataError
 from acclimate.files import read_json
 
-SCHEMA = 1
+SCHEMA: Literal[1] = 1
 Role = Literal["baseline", "method", "oracle"]
 
 
@@ -210,7 +210,7 @@ def load(path: Path) -> Report:
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise DataError(f"{path} is no report of this schema ({where}: {first['msg']}); run: acclimate report") from error
+        raise DataError(f"{path} does not fit its schema ({where}: {first['msg']}); run: acclimate report") from error
 
 
 def check_version(found: Any, path: Path, field: str, *known: int) -> None:

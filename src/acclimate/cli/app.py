@@ -1,0 +1,121 @@
+"""All verbs, in the order in which they are used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from acclimate.cli import (
+    adapt,
+    check,
+    cite,
+    console,
+    datasets,
+    demo,
+    doctor,
+    download,
+    evaluate,
+    export,
+    import_,
+    methods,
+    networks,
+    predict,
+    report,
+)
+
+SECTIONS: dict[str, dict[str, Callable[..., None]]] = {
+    "Work": {
+        "demo": demo.demo,
+        "check": check.check,
+        "adapt": adapt.adapt,
+        "evaluate": evaluate.evaluate,
+        "predict": predict.predict,
+        "report": report.report,
+        "import": import_.import_,
+        "export": export.export,
+    },
+    "Look up": {
+        "methods": methods.methods,
+        "networks": networks.networks,
+        "datasets": datasets.datasets,
+        "download": download.download,
+        "cite": cite.cite,
+        "doctor": doctor.doctor,
+    },
+}
+EXAMPLES = {
+    "demo": ("acclimate demo", "acclimate demo perlin --seeds 3", "acclimate demo --list"),
+    "check": ("acclimate check simulated/ microscope/",),
+    "adapt": (
+        "acclimate adapt --source simulated/ --target microscope/",
+        "acclimate adapt --source simulated/ --target microscope/ --method adabn --method dann --set dann.weight=0.5",
+        "acclimate adapt --model runs/simulated-to-microscope --target other-microscope/",
+    ),
+    "evaluate": (
+        "acclimate evaluate runs/simulated-to-microscope labelled/",
+        "acclimate evaluate runs/simulated-to-microscope labelled/ --map cell=nucleus --map dirt=ignore",
+    ),
+    "predict": ("acclimate predict runs/simulated-to-microscope new-images/ --out predictions/",),
+    "report": ("acclimate report runs/simulated-to-microscope",),
+    "import": ("acclimate import weights.pt --network unet --classes background,cell --out models/mine",),
+    "export": ("acclimate export runs/simulated-to-microscope --out model.onnx",),
+    "methods": ("acclimate methods", "acclimate methods dann"),
+    "networks": ("acclimate networks", "acclimate networks unet"),
+    "datasets": ("acclimate datasets", "acclimate datasets mnist"),
+    "download": ("acclimate download mnist",),
+    "cite": ("acclimate cite dann > references.bib", "acclimate cite runs/simulated-to-microscope"),
+    "doctor": ("acclimate doctor",),
+}
+
+
+class Verbs(TyperGroup):
+    """The verbs under two headings."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        for title, verbs in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, self.commands[name].get_short_help_str(90)) for name in verbs])
+
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+app = typer.Typer(
+    cls=Verbs,
+    rich_markup_mode=None,
+    context_settings=CONTEXT,
+    epilog="Start with: acclimate demo",
+)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an unexpected error.")] = False,
+) -> None:
+    """Make a vision model work in the place where it will be used.
+
+    Give it labelled images from one place and images without labels from another; it adapts a model, shows the
+    evidence, and never looks at a target label unless you ask for a score.
+    """
+    if version:
+        from acclimate import __version__
+
+        console.show(f"acclimate {__version__}")
+    elif context.invoked_subcommand is None:
+        console.show(context.get_help())
+
+
+for _verbs in SECTIONS.values():
+    for _name, _function in _verbs.items():
+        _lines = "\n".join(f"  {example}" for example in EXAMPLES[_name])
+        app.command(_name, epilog=f"\b\nExamples:\n{_lines}", context_settings=CONTEXT)(_function)
+
+
+def run(words: list[str]) -> int:
+    """Parse and carry out; errors are raised."""
+    code = typer.main.get_command(app).main(args=words, prog_name="acclimate", standalone_mode=False)
+    return code if isinstance(code, int) else 0

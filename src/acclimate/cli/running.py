@@ -1,0 +1,255 @@
+"""What ``adapt`` and ``demo`` share: from what was typed to an experiment, carrying it out, and its tables."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from acclimate.cli import choices, console
+from acclimate.errors import UsageError, unknown
+
+if TYPE_CHECKING:
+    import torch
+
+    from acclimate.experiment import Experiment
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """What a person typed; None leaves a choice open."""
+
+    source: str | None
+    target: str
+    model: Path | None
+    methods: tuple[str, ...]
+    network: str | None
+    network_set: dict[str, str]
+    plan: dict[str, Any]
+    lr: float | None
+    size: list[int] | None
+    crop: list[int] | None
+    scale: float | None
+    augment: str
+    settings: Sequence[str]
+    class_map: dict[str, str]
+    oracle: bool
+
+
+def experiment_of(wanted: Wanted) -> Experiment:
+    """All that is decided before any image is opened. Raises :class:`UsageError` for what does not go together."""
+    from acclimate.experiment import BASELINE, ORACLE, Experiment
+    from acclimate.methods import find
+    from acclimate.plan import Plan
+
+    if (wanted.source is None) == (wanted.model is None):
+        raise UsageError("give either --source (labelled images) or --model (trained on them)")
+    if wanted.model is not None and (wanted.network or wanted.network_set or wanted.size):
+        raise UsageError("--model brings its own network and size; leave out --network, --network-set and --size")
+    if wanted.augment not in choices.FLIPS:
+        raise unknown("augmentation", wanted.augment, choices.FLIPS)
+    kinds = {name: find(name) for name in (BASELINE, *wanted.methods, ORACLE)}
+    settings, plan = choices.method_settings(wanted.settings, [BASELINE, *wanted.methods, ORACLE])
+    plan |= {name: value for name, value in wanted.plan.items() if value is not None}
+    plans: dict[str, dict[str, Any]] = {}
+    if wanted.lr is not None:
+        plans = {
+            name: {"optimiser": kind.optimiser.replace(lr=wanted.lr).model_dump(mode="json")}
+            for name, kind in kinds.items()
+        }
+    images: dict[str, Any] = {"geometry": {"flips": wanted.augment}}
+    given = {"size": wanted.size, "crop": wanted.crop, "scale": wanted.scale}
+    return Experiment(
+        source=wanted.source,
+        target=wanted.target,
+        model=None if wanted.model is None else str(wanted.model),
+        network=wanted.network,
+        network_settings={name: choices.typed(value) for name, value in wanted.network_set.items()},
+        methods=wanted.methods,
+        oracle=wanted.oracle,
+        plan=Plan(**plan),
+        plans=plans,
+        preprocess=images | {name: value for name, value in given.items() if value is not None},
+        settings=settings,
+        class_map=wanted.class_map,
+    )
+
+
+def carried_out(wanted: Wanted, out: Path | None, device: torch.device, command: str, *, force: bool) -> dict[str, Any]:
+    """Look at the data, say what is chosen, train, judge, report."""
+    from acclimate import tasks
+    from acclimate.experiment import fresh_network, open_domains
+
+    experiment = experiment_of(wanted)
+    given = None if wanted.model is None else choices.model_at(wanted.model, None)
+    with console.waiting("looking at the images"):
+        domains = open_domains(experiment, given.method.task.name if given else None, score=False)
+        target = _labelled(experiment)
+        if wanted.oracle and not target:
+            raise UsageError(f"--oracle needs labels, and {wanted.target} has none")
+        task = given.method.task if given else tasks.build(str(domains.source.task), domains.source.classes)  # type: ignore[union-attr]
+        _fits(wanted, task.name)
+        changes: dict[str, Any] = {}
+        if "batch" not in {name for name, value in wanted.plan.items() if value is not None} and not any(
+            item.startswith("plan.batch=") for item in wanted.settings
+        ):
+            changes["plan"] = experiment.plan.replace(batch=choices.BATCH[task.name])
+        if task.name == "segmentation" and wanted.crop is None and given is None:
+            side = choices.fitting_crop(domains.source, domains.target)
+            changes["preprocess"] = {**experiment.preprocess, "crop": [side, side]}
+        experiment = experiment.replace(**changes)
+        if given:
+            net, preprocess = given.method.net, given.preprocess
+        else:
+            net, preprocess = fresh_network(experiment, domains, task, experiment.plan.seed)
+        lines = choices.plan_lines(experiment, domains, task.name, net, preprocess, device)
+    folder = out or choices.default_folder(wanted.source or str(wanted.model), wanted.target)
+    for line in lines:
+        console.say(line)
+    console.say(f"{'out':8} {folder}{_state(folder)}")
+    results = carry_out_and_report(experiment, folder, command, device=device, force=force)
+    return {**results, "target has labels": target}
+
+
+def carry_out_and_report(
+    experiment: Experiment,
+    folder: Path,
+    command: str,
+    *,
+    device: torch.device,
+    force: bool,
+    seeds: Sequence[int] | None = None,
+    score: bool = False,
+) -> dict[str, Any]:
+    """``carry_out`` with a progress bar, then the report; the result knows both places."""
+    from acclimate.experiment import carry_out
+    from acclimate.report.evidence import gather
+    from acclimate.report.write import write
+
+    with console.Progress() as progress:
+        results = carry_out(
+            experiment,
+            folder,
+            seeds=seeds,
+            score=score,
+            device=device,
+            listener=progress,
+            force=force,
+            after=functools.partial(gather, folder=folder),
+        )
+    report = folder / "report.html"
+    if console.first_process():
+        with console.waiting("writing the report"):
+            report = write(folder, command)
+    return {**results, "folder": str(folder), "report": str(report)}
+
+
+def _labelled(experiment: Experiment) -> bool:
+    """Whether the target has labels, which only ``evaluate`` and an oracle may open."""
+    from acclimate.data import open_domain
+
+    try:
+        return open_domain(experiment.target).labels is not None
+    except UsageError:
+        raise
+    except Exception:  # the folder's splits are opened one by one; whatever is wrong is said there
+        return False
+
+
+def _fits(wanted: Wanted, task: str) -> None:
+    """Raise :class:`UsageError` for options of the other task: they would do nothing."""
+    other = {"classification": ("crop", "scale"), "segmentation": ("size",)}[task]
+    for name in other:
+        if getattr(wanted, name) is not None:
+            instead = "--crop and --scale" if task == "segmentation" else "--size"
+            raise UsageError(f"--{name} has no meaning for {task}; use {instead}")
+
+
+def _state(folder: Path) -> str:
+    if (folder / "results.json").exists():
+        return " (finished before: only what is missing is trained)"
+    if next(folder.glob("seed-*/*/checkpoints/*/MANIFEST.json"), None):
+        return " (goes on where it stopped)"
+    return ""
+
+
+# -- tables -----------------------------------------------------------------------------------------------------------
+
+
+def label(name: str, oracle: bool) -> str:
+    """An oracle is always called one."""
+    return f"{name} (oracle)" if oracle else name
+
+
+def label_free_table(results: dict[str, Any]) -> str:
+    """Each player on the source's held-out images, and how its predictions on the target look; no target score."""
+    seed = str(results["seeds"][0])
+    rows = []
+    for name, entry in results["players"].items():
+        facts = entry["seeds"][seed]
+        shares = facts["predicted shares"]
+        most = max(shares, key=shares.get)
+        rows.append(
+            [
+                label(name, entry["oracle"]),
+                _value(facts["source_test"]),
+                console.percent(facts.get("changed")),
+                console.percent(facts["mean confidence"]),
+                f"{most} {shares[most]:.0%}",
+                console.minutes(entry["summary"]["minutes"]),
+            ]
+        )
+    header = ["", f"source {results['primary']}", "target changed", "confidence", "largest class", "time"]
+    return console.table(*_filled(header, rows))
+
+
+def score_table(results: dict[str, Any]) -> str:
+    """Source and target test scores of each player, over seeds; only where the experiment scored."""
+    base = next(iter(results["players"].values()))["summary"]["target_test"]
+    rows = []
+    for name, entry in results["players"].items():
+        summary = entry["summary"]
+        target = summary["target_test"]
+        difference = (
+            None if target is None or entry["summary"] is None or target is base else target["mean"] - base["mean"]
+        )
+        rows.append(
+            [
+                label(name, entry["oracle"]),
+                _mean(summary["source_test"]),
+                _mean(target),
+                console.percent(difference, sign=True),
+                console.minutes(summary["minutes"]),
+            ]
+        )
+    return console.table(*_filled([results["primary"], "source test", "target test", "difference", "time"], rows))
+
+
+def warnings(results: dict[str, Any]) -> list[str]:
+    """What looked wrong, by method; the same for several seeds is said once."""
+    found = {
+        f"{name}: {text}": None
+        for name, entry in results["players"].items()
+        for facts in entry["seeds"].values()
+        for text in facts["warnings"]
+    }
+    return list(found)
+
+
+def _value(facts: dict[str, Any] | None) -> str:
+    return "" if facts is None else console.percent(facts["value"])
+
+
+def _mean(score: dict[str, Any] | None) -> str:
+    if score is None:
+        return ""
+    deviation = "" if score["deviation"] is None else f" +- {100 * score['deviation']:.1f}"
+    return console.percent(score["mean"]) + deviation
+
+
+def _filled(header: list[str], rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
+    """Without the columns in which nothing stands."""
+    kept = [0, *(i for i in range(1, len(header)) if any(row[i] for row in rows))]
+    return [header[i] for i in kept], [[row[i] for i in kept] for row in rows]

@@ -1,0 +1,124 @@
+"""The page and its JSON twin, from what a run left on the disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+from torch import Tensor
+
+from acclimate.engine.checkpoint import read_tensors
+from acclimate.errors import DataError
+from acclimate.files import write_bytes
+from acclimate.report import figures
+from acclimate.report.compose import compose, minutes, percent, points, read, repeat_command, short, unbroken
+from acclimate.report.evidence import TENSORS
+from acclimate.report.pictures import CLASS_COLOURS, overlay, within
+from acclimate.report.schema import Example, Report, load
+
+HERE = Path(__file__).parent
+PAGE, TWIN = "report.html", "report.json"
+PICTURE_BYTES = 1_800_000  # of all images; the page stays under 3 MB
+MOST_CELLS = 12  # classes up to which a confusion matrix is shown in full
+MOST_SHARES = 30  # classes of the share chart
+
+
+def write(folder: Path, command: str | None = None) -> Path:
+    """``report.html`` and ``report.json`` in ``folder``, from its ``results.json`` and evidence.
+
+    Args:
+        command: the exact command that repeats the run; default: that of an earlier report, else Python that does it.
+
+    Raises :class:`DataError` if a file is missing, damaged, or of another schema version.
+    """
+    results, evidence = read(folder)
+    tensors = read_tensors(folder / TENSORS)
+    report = compose(results, evidence, tensors, folder, command or _earlier(folder) or repeat_command(results, folder))
+    write_bytes(folder / TWIN, report.model_dump_json(indent=1).encode() + b"\n")
+    write_bytes(folder / PAGE, render(report, tensors).encode())
+    return folder / PAGE
+
+
+def _earlier(folder: Path) -> str | None:
+    try:
+        return load(folder / TWIN).command
+    except DataError:
+        return None  # there is none, or another release wrote it
+
+
+def render(report: Report, tensors: Mapping[str, Tensor]) -> str:
+    """The page of a report. ``tensors`` hold the images; everything else comes from the report."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "percent": percent,
+        "points": points,
+        "minutes": minutes,
+        "unbroken": unbroken,
+        "short": short,
+        "thousands": "{:,}".format,
+    }
+    css = (HERE / "page.css").read_text()
+    shown = [player for player in report.players if player.role != "oracle"]
+    scored = [player for player in report.players if player.target_test]
+    return environment.get_template("page.html.j2").render(
+        report=report,
+        css=Markup(css),  # the package's own file
+        colours=CLASS_COLOURS,
+        figures=figures,
+        style=figures.style(report.players),
+        shown=shown,
+        scored=scored,
+        score_axis=figures.score_axis(scored) if scored else [],
+        share_axis=share_axis(report),
+        share_classes=share_classes(report),
+        pictures=pictures(report, tensors, [player.name for player in shown]),
+        shared_settings=shared_settings(report),
+        matrix=report.task == "classification" and len(report.classes) <= MOST_CELLS,
+        numbered=len(report.classes) <= figures.MOST_NUMBERED,
+    )
+
+
+def pictures(report: Report, tensors: Mapping[str, Tensor], players: list[str]) -> list[tuple[Example, list[str]]]:
+    """Each example with its pictures: the image; of a segmented one each player's overlay and any truth as well."""
+    rows = []
+    for place in range(len(report.examples.items)):
+        image = tensors[f"image/{place}"].numpy()
+        if report.task == "classification":
+            rows.append([image])
+            continue
+        maps = [tensors[f"prediction/{name}/{place}"] for name in players]
+        if report.scored and f"truth/{place}" in tensors:
+            maps.append(tensors[f"truth/{place}"])
+        empty = np.full(image.shape[:2], 0, np.int16)
+        plain = overlay(image, empty, 2)
+        rows.append([plain, *(overlay(image, labels.numpy(), len(report.classes)) for labels in maps)])
+    return list(zip(report.examples.items, within(PICTURE_BYTES, rows)))
+
+
+def share_axis(report: Report) -> list[float]:
+    """Ticks from 0 to the largest class share."""
+    columns = [*report.shares.players.values(), report.shares.source or [], report.shares.truth or []]
+    return figures.ticks(0.0, max(value for column in columns for value in column), 4)
+
+
+def share_classes(report: Report) -> list[int]:
+    """The classes of the share chart: all, or the 30 whose share differs most between players."""
+    columns = list(zip(*report.shares.players.values()))
+    order = sorted(range(len(columns)), key=lambda k: min(columns[k]) - max(columns[k]))
+    return sorted(order[:MOST_SHARES])
+
+
+def shared_settings(report: Report) -> dict[str, Any]:
+    """The settings that are the same for all players."""
+    first, *others = (resolved.settings for resolved in report.settings)
+    return {name: value for name, value in first.items() if all(other.get(name) == value for other in others)}
