@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -132,8 +133,6 @@ class Teacher(Supervised):
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
-        import copy
-
         self.teacher = copy.deepcopy(self.net).requires_grad_(False)
 
     def stages(self) -> Sequence[Stage]:

@@ -12,9 +12,11 @@ import torch
 from games import Bad, Supervised, Teacher, TwoPlayers
 from runs import Killed, assert_same, differs, network, plan, small, start, state
 from torch import nn
+from toys import PREPROCESS
 
 from acclimate.engine.adapt import adapt
 from acclimate.engine.optimisers import PlayerOptimiser
+from acclimate.engine.run import Run
 from acclimate.engine.update import Updater
 from acclimate.engine.world import World
 from acclimate.errors import NumericError, UsageError
@@ -56,8 +58,6 @@ def test_update_outside_a_run_says_how_to_start_one() -> None:
 def caught(way: str, bad: int, folder: Path | None = None, **changes: Any) -> tuple[NumericError, Any]:
     """The error, and the run with its method, of a game that goes wrong at step ``bad``."""
     runs: list[Any] = []
-    from acclimate.engine.run import Run
-
     original = Run.__call__
 
     def remember(self: Run) -> None:
@@ -255,7 +255,7 @@ def test_history_holds_the_mean_of_the_interval() -> None:
 def test_adapt_leaves_the_callers_network_and_generators_alone() -> None:
     net, source = network("classification"), small("classification")[0]
     before, generator = copy.deepcopy(net.state_dict()), torch.get_rng_state()
-    adapted = adapt(net, source, None, "source-only", plan=plan(), preprocess=__import__("toys").PREPROCESS["classification"])
+    adapted = adapt(net, source, None, "source-only", plan=plan(), preprocess=PREPROCESS["classification"])
     assert_same(net.state_dict(), before)
     assert torch.equal(torch.get_rng_state(), generator)
     assert differs(adapted.model.method.net.state_dict(), before)

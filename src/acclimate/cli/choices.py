@@ -235,7 +235,8 @@ def plan_lines(
     players = ["trained-on-target"] if experiment.oracle else []
     first = "source-only, then " if experiment.model is None else "the given model beside "
     flips = chosen.geometry.flips
-    threads = f" ({torch.get_num_threads()} threads)" if where.type == "cpu" else ""
+    count = torch.get_num_threads()
+    threads = f" ({count} thread{'s' if count > 1 else ''})" if where.type == "cpu" else ""
     names = ", ".join([*experiment.methods, *players])
     lines.append(
         f"{'train':8} {first}{names}: up to {plan.steps} steps of {plan.batch} images "

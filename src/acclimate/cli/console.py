@@ -82,7 +82,11 @@ def facts(rows: Mapping[str, str]) -> str:
     """``name   value`` lines; values may hold several lines."""
     width = max(map(len, rows))
     return "\n".join(
-        f"{name.ljust(width)}  {value}".replace("\n", "\n" + " " * (width + 2)) for name, value in rows.items()
+        "\n".join(
+            f"{(name if number == 0 else '').ljust(width)}  {line}".rstrip()
+            for number, line in enumerate(value.splitlines() or [""])
+        )
+        for name, value in rows.items()
     )
 
 

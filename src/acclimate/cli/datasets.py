@@ -33,7 +33,7 @@ def datasets(
     rows_ = {
         "data set": f"{name}: {one['title']}",
         "state": f"{one['state']} ({one['folder']})" if one["state"] != "bundled" else "bundled: made in memory",
-        "task": f"{one['task']}, {len(one['classes'])} classes: {console.wrapped(', '.join(one['classes']))}",
+        "task": console.wrapped(f"{one['task']}, {len(one['classes'])} classes: {', '.join(one['classes'])}"),
         "splits": ", ".join(one["splits"]),
         "licence": console.wrapped(one["licence"]),
         "homepage": one["homepage"],

@@ -30,7 +30,7 @@ def methods(
     if json:
         console.document(cards)
     else:
-        rows = [[facts["name"], facts["needs"], facts["title"] + f" ({facts['year']})"] for facts in cards]
+        rows = [[facts["name"], facts["needs"], facts["title"] + (f" ({facts['year']})" if facts["year"] else "")] for facts in cards]
         widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
         for first, needs, title in rows:
             console.show(f"{first:{widths[0]}}  {needs:{widths[1]}}  {title}")
@@ -59,7 +59,7 @@ def card(name: str) -> dict[str, Any]:
         "year": known.year,
         "needs": " + ".join(word for need, word in words.items() if need in kind.needs),
         "tasks": list(known.tasks),
-        "idea": inspect.cleandoc(kind.__doc__ or ""),
+        "idea": inspect.cleandoc(kind.__doc__ or "").replace("``", ""),
         "when": known.when,
         "fails": known.fails,
         "deviations": list(known.deviations),

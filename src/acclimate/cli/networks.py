@@ -50,7 +50,7 @@ def facts(name: str) -> dict[str, Any]:
         if parameter.kind is parameter.KEYWORD_ONLY
     }
     card = factory.card
-    about = inspect.cleandoc(factory.__doc__ or "")
+    about = inspect.cleandoc(factory.__doc__ or "").replace("``", "")
     return {
         "name": name,
         "task": card.task,

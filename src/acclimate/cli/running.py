@@ -201,8 +201,11 @@ def label_free_table(results: dict[str, Any]) -> str:
                 console.minutes(entry["summary"]["minutes"]),
             ]
         )
-    header = ["", f"source {results['primary']}", "target changed", "confidence", "largest class", "time"]
-    return console.table(*_filled(header, rows))
+    header = ["", f"source {results['primary']}", "changed", "confidence", "largest class", "time"]
+    return (
+        f"{console.table(*_filled(header, rows))}\n"
+        "(source: held-out images; changed, confidence, largest class: predictions on the target, no label needed)"
+    )
 
 
 def score_table(results: dict[str, Any]) -> str:

@@ -142,8 +142,8 @@ def _photos() -> list[NDArray[np.uint8]]:
 def blend(images: NDArray[np.uint8], split: str, seed: int = 0) -> NDArray[np.uint8]:
     """|patch - digit| over random patches of two photos: ``(N, H, W, 1)`` to ``(N, H, W, 3)``.
 
-    Patches for training come from the left three quarters of each photo, those for testing from the right quarter.
-    Recipe of MNIST-M: Ganin et al., JMLR 2016, section 5.2.4.
+    Patches for training come from the left three quarters of each photo, those for testing from the right quarter; each
+    ``seed`` draws others. Recipe of MNIST-M: Ganin et al., JMLR 2016, section 5.2.4.
     """
     rng = np.random.default_rng(key("digits-blended", split, seed))
     blended = np.empty((*images.shape[:3], 3), np.uint8)

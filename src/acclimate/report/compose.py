@@ -256,9 +256,10 @@ def advice(results: Facts, players: Sequence[Player]) -> str | None:
     worse = [player.label for player in methods if player.label not in doubtful and gain(player) < 0]
     found = []
     if doubtful:
+        verb = "gains or loses" if len(doubtful) == 1 else "gain or lose"
         found.append(
-            f"The difference of {listed(doubtful)} is no larger than what seeds or the choice of test images can "
-            "explain: do not count on it."
+            f"What {listed(doubtful)} {verb} is no larger than seeds or the choice of test images can explain: "
+            "do not count on it."
         )
     if worse:
         found.append(f"{listed(worse)} {'does' if len(worse) == 1 else 'do'} worse than source-only here.")
@@ -295,7 +296,7 @@ def notes(results: Facts, players: Sequence[Player]) -> list[str]:
     """How the numbers came about."""
     found = [
         "Every number belongs to the last training step: no checkpoint was picked.",
-        "No target label chose anything: neither settings, nor steps, nor the images, players or order shown here.",
+        "No target label chose anything: neither settings, nor steps, nor the images, methods or order shown here.",
     ]
     if results["scored"]:
         found += [
@@ -378,7 +379,7 @@ def curves(results: Facts, player: Player) -> Curves:
         for term, (steps, found) in courses.items():
             lines.setdefault(term, []).append(Line(seed=seed, steps=steps, values=found))
     panels = []
-    for term, found_lines in lines.items():
+    for term, found_lines in sorted(lines.items(), key=lambda item: item[0] != "supervised"):
         first, last = (mean(line.values[at] for line in found_lines) for at in (0, -1))
         ends_at = " to ".join("undefined" if value is None else f"{value:.3g}" for value in (first, last))
         alt = f"{term} of {player.label} over {offset:,} steps, from {ends_at} (mean of {len(found_lines)} seeds)."

@@ -216,9 +216,9 @@ def embeddings(domains: Domains, players: Sequence[Player], tensors: dict[str, T
         rows, classes = [], []
         for name, domain in chosen.items():
             adapted = name == "source" and player is not players[0]
-            found, predicted = features(on_own_statistics(player.model, domain) if adapted else player.model, domain)
-            rows.append(found)
-            classes.append(labels(domain) if classification and domain.labels is not None else predicted)
+            rows.append(features(on_own_statistics(player.model, domain) if adapted else player.model, domain))
+            if classification:
+                classes.append(labels(player.model, domain))
         x = reduce(np.concatenate(rows))
         tensors[f"points/{player.method}"] = torch.from_numpy(in_two_dimensions(x))
         if classification:
@@ -228,29 +228,24 @@ def embeddings(domains: Domains, players: Sequence[Player], tensors: dict[str, T
     return facts
 
 
-def labels(domain: Domain) -> NDArray[np.int16]:
-    """The classes of a labelled domain's images."""
-    assert domain.labels is not None
+def labels(model: Model, domain: Domain) -> NDArray[np.int16]:
+    """The classes of a domain's images: its labels, or the model's predictions where it has none."""
+    if domain.labels is None:
+        return np.array([int(seen.label) for seen in predictions(model, domain)], np.int16)
     return np.array([int(domain.labels[i]) for i in range(len(domain))], np.int16)
 
 
 @torch.no_grad()
-def features(model: Model, domain: Domain) -> tuple[NDArray[np.float64], NDArray[np.int16]]:
-    """What the network aligns ``(N, D)``, averaged over positions if it is a map, and the predicted classes ``(N,)``.
-
-    The classes of a segmented image are of no use; they are zero.
-    """
-    net, task = model.method.net, model.method.task.name
+def features(model: Model, domain: Domain) -> NDArray[np.float64]:
+    """What the network aligns ``(N, D)``, averaged over positions if it is a map."""
+    net = model.method.net
     model.method.eval()
     rows: dict[int, Tensor] = {}
-    classes = np.zeros(len(domain), np.int16)
     for index, x in inputs(model, domain):
         aligned = net.aligned(net(x)).double().cpu()
         aligned = aligned.mean((2, 3)) if aligned.ndim == 4 else aligned.flatten(1)
         rows.update(zip(index, aligned))
-        if task == "classification":
-            classes[index] = model.method.predict(x).argmax(1).cpu().numpy()
-    return torch.stack([rows[i] for i in range(len(domain))]).numpy(), classes
+    return torch.stack([rows[i] for i in range(len(domain))]).numpy()
 
 
 def inputs(model: Model, domain: Domain) -> Iterator[tuple[list[int], Tensor]]:

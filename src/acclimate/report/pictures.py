@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 Picture = NDArray[np.uint8]
 
 CLASS_COLOURS = (
-    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c510a", "#762a83", "#f0e442", "#5ab4ac",
+    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c510a", "#762a83", "#a39200", "#5ab4ac",
     "#b2182b", "#999933",
 )  # fmt: skip
 """Okabe and Ito's colours, then others that differ in lightness; numbers and outlines carry the meaning too."""

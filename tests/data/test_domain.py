@@ -1,0 +1,58 @@
+"""Domains: what they hold, and how they are split."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from acclimate.data.domain import Domain, Lazy
+from acclimate.errors import DataError
+
+
+def domain(count: int = 10) -> Domain:
+    images = np.arange(count, dtype=np.uint8).reshape(-1, 1, 1, 1)
+    return Domain("d", "classification", ("a", "b"), images, list(range(count)), [f"{i}" for i in range(count)])
+
+
+def test_parts_must_be_of_one_length() -> None:
+    with pytest.raises(DataError, match="no image"):
+        domain(0)
+    with pytest.raises(DataError, match="differ in number"):
+        Domain("d", None, (), [1], None, [])
+    with pytest.raises(DataError, match="differ in number"):
+        Domain("d", None, (), [1], [], ["a"])
+
+
+def test_subset_keeps_images_labels_and_names_together() -> None:
+    part = domain().subset([7, 2, 2])
+    assert [int(i) for i in np.array(list(part.images)).ravel()] == list(part.labels) == [7, 2, 2]  # type: ignore[arg-type]
+    assert list(part.names) == ["7", "2", "2"]
+
+
+def test_holdout_splits_the_same_way_each_time() -> None:
+    kept, held = domain().holdout(0.3, seed=4)
+    assert (len(kept), len(held)) == (7, 3)
+    assert sorted([*kept.names, *held.names]) == sorted(domain().names)
+    assert list(domain().holdout(0.3, seed=4)[1].names) == list(held.names)
+    assert any(list(domain().holdout(0.3, seed=s)[1].names) != list(held.names) for s in range(3))
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.01, 1.0])
+def test_empty_part_is_refused(fraction: float) -> None:
+    with pytest.raises(DataError, match="too few"):
+        domain().holdout(fraction)
+
+
+def test_lazy_makes_elements_when_asked() -> None:
+    made: list[int] = []
+    lazy = Lazy([1, 2, 3], lambda i: made.append(i) or i * 10)
+    part = Domain("d", None, (), lazy, None, ["a", "b", "c"]).subset([2])
+    assert not made
+    assert list(part.images) == [30]
+    assert made == [3]
+
+
+def test_unlabelled_forgets_the_labels_only() -> None:
+    bare = domain().unlabelled()
+    assert bare.labels is None
+    assert len(bare) == 10

@@ -1,0 +1,101 @@
+"""Small finished runs of both tasks, scored and not, with their reports."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from acclimate import experiment
+from acclimate.data.domain import Domain
+from acclimate.experiment import Domains, Experiment, Player, carry_out
+from acclimate.plan import Plan
+from acclimate.report.evidence import gather
+from acclimate.report.write import write
+from tests import toys
+
+ODD = "<script>alert('ring')</script>"
+METHODS = {"classification": ("adabn", "dann"), "segmentation": ("adabn", "self-training")}
+
+
+class Closed(Sequence[Any]):
+    """Labels that must not be read."""
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: Any) -> Any:
+        raise AssertionError("a target label was read")
+
+
+@dataclasses.dataclass(frozen=True)
+class Done:
+    """A finished run."""
+
+    folder: Path
+    results: dict[str, Any]
+    domains: Domains
+    players: list[Player]
+
+    @property
+    def html(self) -> str:
+        return (self.folder / "report.html").read_text()
+
+
+def odd(domain: Domain) -> Domain:
+    """The same domain with a class and file names that are code."""
+    classes = (*domain.classes[:-1], ODD)
+    return dataclasses.replace(domain, classes=classes, names=[f"<b>{name}</b>&.png" for name in domain.names])
+
+
+def run(task: str, folder: Path, score: bool, seeds: Sequence[int]) -> Done:
+    """Train for a moment, gather the evidence, write the report."""
+    source, target, test = (odd(domain) for domain in toys.PAIRS[task](60 if task == "classification" else 20))
+    closed = dataclasses.replace(target, labels=Closed(len(target)))
+    kept: list[tuple[Domains, list[Player]]] = []
+
+    def fresh(*_: Any) -> Any:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            net = toys.network(task)
+        net.recipe = {"name": "toy", "settings": {}}
+        return net, toys.PREPROCESS[task]
+
+    def after(domains: Domains, players: list[Player]) -> None:
+        kept.append((domains, players))
+        gather(domains, players, folder)
+
+    with pytest.MonkeyPatch.context() as patch:
+        domains = Domains(source, source.subset(range(20)), target if score else closed, test if score else None)
+        patch.setattr(experiment, "open_domains", lambda *_: domains)
+        patch.setattr(experiment, "fresh_network", fresh)
+        plan = Plan(steps=12, batch=16, log_every=2, precision="float32")
+        asked = Experiment(source=f"toys/{ODD}", target="toys/target", methods=METHODS[task], oracle=score, plan=plan)
+        results = carry_out(asked, folder, seeds=seeds, score=score, device="cpu", after=after)
+    write(folder, "acclimate adapt --source 'a <b>' --target c")
+    return Done(folder, results, *kept[0])
+
+
+@pytest.fixture(scope="session", params=[("classification", True), ("classification", False), ("segmentation", True)])
+def done(request: pytest.FixtureRequest, runs: dict[tuple[str, bool], Done]) -> Done:
+    """Each of the runs."""
+    return runs[request.param]
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[tuple[str, bool], Done]]:
+    """All runs by (task, scored)."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield {
+        (task, score): run(task, tmp_path_factory.mktemp("run"), score, (0, 1) if score else (0,))
+        for task, score in (("classification", True), ("classification", False), ("segmentation", True))
+    }
+    torch.set_num_threads(threads)
