@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import inspect
@@ -18,8 +19,8 @@ import torch
 import toys
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file
 from runs import GAMES, METHODS, Killed, assert_same, differs, network, on_tick, plan, small, start, state
+from safetensors.torch import load_file
 
 from acclimate import networks
 from acclimate.data.streams import Stream
@@ -204,10 +205,8 @@ def test_resume_from_anywhere_is_bit_identical(
     folder = tmp_path_factory.mktemp("interrupted")
     with pytest.MonkeyPatch.context() as patch:
         on_tick(patch, interrupt)
-        try:
+        with contextlib.suppress(Killed, Interrupted):
             start(name, task, folder=folder, how=often())
-        except (Killed, Interrupted):
-            pass
     assert_same(state(start(name, task, folder=folder, how=often())), final)
     assert (folder / "metrics.jsonl").read_bytes() == metrics
     shutil.rmtree(folder)
@@ -348,7 +347,9 @@ def test_file_is_short_and_shows_the_formula(name: str) -> None:
 def test_unknown_setting_names_the_nearest(name: str) -> None:
     known = list(find(name).Settings.model_fields)
     wrong = f"{known[0]}x" if known else "weight"
-    with pytest.raises(UsageError, match=f"unknown setting '{wrong}'" + (f".*did you mean '{known[0]}'" if known else "")):
+    with pytest.raises(
+        UsageError, match=f"unknown setting '{wrong}'" + (f".*did you mean '{known[0]}'" if known else "")
+    ):
         start(name, **{wrong: 1})
 
 

@@ -1,4 +1,4 @@
-"""One of two processes: python two_processes.py RANK SIZE FOLDER. Runs every method, resumed ones too, and saves what came out."""
+"""One process of several, ``two_processes.py RANK SIZE FOLDER``: runs and resumes every method, saves what came out."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import contextlib
 
 import pytest
 import torch
@@ -62,10 +64,8 @@ def resumed(name: str, task: str, folder: Path) -> Any:
     place = folder / f"resumed-{name}-{task}"
     with pytest.MonkeyPatch.context() as patch:
         on_tick(patch, interrupt)
-        try:
+        with contextlib.suppress(Killed):
             start(name, task, how=often(), folder=place)
-        except Killed:
-            pass
     dist.barrier()
     return start(name, task, how=often(), folder=place)
 

@@ -10,7 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from acclimate.data.streams import Batch
-from acclimate.methods.base import Average, Card, Method, Need, Player, Progress, Settings, Stage, Sweep, Train, same_weights
+from acclimate.methods.base import (
+    Average,
+    Card,
+    Method,
+    Need,
+    Player,
+    Progress,
+    Settings,
+    Stage,
+    Sweep,
+    Train,
+    same_weights,
+)
 
 CARD = Card("a game", "none", 2000, "@misc{}", "never", "always", ())
 

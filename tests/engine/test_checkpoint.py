@@ -184,7 +184,7 @@ def test_full_disk_leaves_the_checkpoint_before(
 
 
 def test_kill_at_random_points_of_saving_loses_at_most_one_checkpoint(tmp_path: Path) -> None:
-    """The child tells in a file which checkpoint is complete; after SIGKILL the newest found is that one or the next."""
+    """The child tells in a file which checkpoint is complete; after SIGKILL the newest is that or the next."""
     rng = random.Random(0)
     saved = 0
     for attempt in range(20):
@@ -446,7 +446,7 @@ def test_loading_lists_what_does_not_fit() -> None:
     for tensors, text in (
         ({"weight": good["weight"]}, r"missing \['bias'\]"),
         ({**good, "scale": torch.ones(1)}, r"unexpected \['scale'\]"),
-        ({**good, "bias": torch.ones(4)}, r"bias has \(4,\).*not \(3,\)"),
+        ({**good, "bias": torch.ones(4)}, r"bias has \(\(4,\).*not \(\(3,\)"),
         ({**good, "bias": torch.ones(3, dtype=torch.float64)}, "float64.*not.*float32"),
     ):
         with pytest.raises(DataError, match=text):

@@ -1,4 +1,4 @@
-"""Fused optimisers on channels-last weights equal plain ones; schedules, groups and averages have hand-computed values."""
+"""Fused optimisers on channels-last weights equal plain ones; schedules, groups and averages equal values by hand."""
 
 from __future__ import annotations
 
@@ -229,7 +229,9 @@ def test_sweep_may_start_a_student_anew() -> None:
 @pytest.mark.parametrize("name", ["self-training"])
 def test_compiled_network_learns_the_same(name: str) -> None:
     """Sweeps that re-estimate statistics are part of it: hooks registered after compilation never fire."""
-    eager, compiled = (start(name, how=plan(steps=4, compile=flag, optimiser=Optimiser(lr=0.005))) for flag in (False, True))
+    eager, compiled = (
+        start(name, how=plan(steps=4, compile=flag, optimiser=Optimiser(lr=0.005))) for flag in (False, True)
+    )
     for key, value in state(eager).items():
         if value.is_floating_point():
             torch.testing.assert_close(state(compiled)[key], value, rtol=1e-4, atol=1e-5)

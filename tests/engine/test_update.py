@@ -232,7 +232,7 @@ def test_float32_never_skips_silently() -> None:
 
 
 def test_two_updates_in_one_step_see_each_others_weights_under_autocast() -> None:
-    """Autocast caches low-precision copies of the weights; a stale one would make the second forward repeat the first."""
+    """Autocast caches low-precision copies of the weights; a stale one would repeat the first forward."""
     layer = nn.Linear(4, 1)
     updater = Updater(torch.device("cpu"), World(), None, False)
     updater.optimisers = {"net": PlayerOptimiser(layer, Optimiser(lr=1.0, momentum=0.0))}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import toys
 
 from acclimate import experiment
 from acclimate.data.domain import Domain
@@ -16,7 +17,6 @@ from acclimate.experiment import Domains, Experiment, Player, carry_out
 from acclimate.plan import Plan
 from acclimate.report.evidence import gather
 from acclimate.report.write import write
-from tests import toys
 
 ODD = "<script>alert('ring')</script>"
 METHODS = {"classification": ("adabn", "dann"), "segmentation": ("adabn", "self-training")}
@@ -90,12 +90,9 @@ def done(request: pytest.FixtureRequest, runs: dict[tuple[str, bool], Done]) -> 
 
 
 @pytest.fixture(scope="session")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[tuple[str, bool], Done]]:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, bool], Done]:
     """All runs by (task, scored)."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield {
+    return {
         (task, score): run(task, tmp_path_factory.mktemp("run"), score, (0, 1) if score else (0,))
         for task, score in (("classification", True), ("classification", False), ("segmentation", True))
     }
-    torch.set_num_threads(threads)

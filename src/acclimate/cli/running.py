@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from acclimate.cli import choices, console
-from acclimate.errors import UsageError, unknown
+from acclimate.errors import DataError, UsageError, unknown
 
 if TYPE_CHECKING:
     import torch
@@ -86,10 +86,15 @@ def carried_out(wanted: Wanted, out: Path | None, device: torch.device, command:
     given = None if wanted.model is None else choices.model_at(wanted.model, None)
     with console.waiting("looking at the images"):
         domains = open_domains(experiment, given.method.task.name if given else None, score=False)
-        target = _labelled(experiment)
-        if wanted.oracle and not target:
+        target = _target_task(experiment)
+        if wanted.oracle and target is None:
             raise UsageError(f"--oracle needs labels, and {wanted.target} has none")
         task = given.method.task if given else tasks.build(str(domains.source.task), domains.source.classes)  # type: ignore[union-attr]
+        if target not in (None, task.name):
+            raise UsageError(
+                f"the target {wanted.target} is for {target}, the {'model' if given else 'source'} for {task.name}; "
+                "give a target of the same kind, or a folder with nothing but its images"
+            )
         _fits(wanted, task.name)
         changes: dict[str, Any] = {}
         if "batch" not in {name for name, value in wanted.plan.items() if value is not None} and not any(
@@ -110,7 +115,7 @@ def carried_out(wanted: Wanted, out: Path | None, device: torch.device, command:
         console.say(line)
     console.say(f"{'out':8} {folder}{_state(folder)}")
     results = carry_out_and_report(experiment, folder, command, device=device, force=force)
-    return {**results, "target has labels": target}
+    return {**results, "target has labels": target is not None}
 
 
 def carry_out_and_report(
@@ -146,16 +151,14 @@ def carry_out_and_report(
     return {**results, "folder": str(folder), "report": str(report)}
 
 
-def _labelled(experiment: Experiment) -> bool:
-    """Whether the target has labels, which only ``evaluate`` and an oracle may open."""
+def _target_task(experiment: Experiment) -> str | None:
+    """What the target has labels for, if it has any; only ``evaluate`` and an oracle may open them."""
     from acclimate.data import open_domain
 
     try:
-        return open_domain(experiment.target).labels is not None
-    except UsageError:
-        raise
-    except Exception:  # the folder's splits are opened one by one; whatever is wrong is said there
-        return False
+        return open_domain(experiment.target).task
+    except DataError:  # a folder of splits, which an oracle takes and others do not
+        return None
 
 
 def _fits(wanted: Wanted, task: str) -> None:

@@ -120,11 +120,8 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], origin: str) 
     """
     mine = module.state_dict()
     missing, unexpected = sorted(mine.keys() - tensors.keys()), sorted(tensors.keys() - mine.keys())
-    shapes = [
-        f"{name} has {tuple(tensors[name].shape)} {tensors[name].dtype}, not {tuple(mine[name].shape)} {mine[name].dtype}"
-        for name in sorted(mine.keys() & tensors.keys())
-        if (tensors[name].shape, tensors[name].dtype) != (mine[name].shape, mine[name].dtype)
-    ]
+    kinds = {name: [(tuple(t.shape), t.dtype) for t in (tensors[name], mine[name])] for name in mine if name in tensors}
+    shapes = [f"{name} has {found}, not {wanted}" for name, (found, wanted) in kinds.items() if found != wanted]
     if missing or unexpected or shapes:
         raise DataError(
             f"{origin} does not fit this network: missing {missing[:5] or 'nothing'}, unexpected {unexpected[:5] or 'nothing'}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import json
 import logging
@@ -114,7 +115,7 @@ def _exported(raw: Raw, shape: tuple[int, ...], free: bool) -> bytes | None:
         logger.setLevel(logging.ERROR)
         try:
             program = torch.onnx.export(
-                raw,
+                copy.deepcopy(raw),  # the exporter puts other objects in place of attributes that forward changes
                 (images,),
                 dynamo=True,
                 input_names=["images"],

@@ -17,7 +17,8 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
         logits: ``(N, K, *)``, before softmax.
         labels: ``(N, *)`` integers in -1..K-1; -1 is ignored.
 
-    Returns a float32 scalar (float64 for float64 logits); 0, with a zero gradient, where every label is ignored (PyTorch's own mean would be NaN).
+    Returns a float32 scalar (float64 for float64 logits); 0, with a zero gradient, where every label is ignored
+    (PyTorch's own mean would be NaN).
     """
     rows = full(logits).movedim(1, -1).flatten(0, -2)  # a matrix: the 2-D kernel is deterministic on CUDA too
     labels = labels.flatten()

@@ -109,7 +109,7 @@ def versions() -> dict[str, str]:
 def examples(domains: Domains, players: Sequence[Player], tensors: dict[str, Tensor]) -> dict[str, Any]:
     """Up to 24 target images with every player's prediction, the largest disagreement with source-only first."""
     task = players[0].model.method.task.name
-    chosen = some(domains.target_test or domains.target, CANDIDATES[task], "examples")
+    chosen = some(domains.target_test or domains.target.unlabelled(), CANDIDATES[task], "examples")
     seen = {player.method: predictions(player.model, chosen) for player in players}
     before, after = seen[players[0].method], seen[compared(players).method]
     changed = [b.differs(a.label) for b, a in zip(before, after)]

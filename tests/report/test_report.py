@@ -1,0 +1,246 @@
+"""The page and its twin: escaped, offline, small, with every number in the JSON; honest with and without labels."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from acclimate.errors import DataError
+from acclimate.files import read_json, write_json
+from acclimate.report import compose
+from acclimate.report.schema import Report, Score, load
+from acclimate.report.write import write
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+ODD = "<script>alert('ring')</script>"  # one of the classes
+VOID = {"meta", "img", "br", "link", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """Attributes, and the text of everything but style and axes."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.attributes: list[tuple[str, dict[str, str]]] = []
+        self.words: list[str] = []
+        self.open: list[tuple[str, dict[str, str]]] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = {name: value or "" for name, value in attrs}
+        self.attributes.append((tag, found))
+        if tag not in VOID:
+            self.open.append((tag, found))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop()[0] == tag, f"</{tag}> closes nothing"
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_data(self, data: str) -> None:
+        hidden = any(tag in ("style", "svg") or found.get("class") == "axis" for tag, found in self.open)
+        if not hidden:
+            self.words.append(data)
+
+
+def numbers_of(value: Any) -> set[str]:
+    """Each number of a JSON value in every way in which the page may write it, and the numbers within its texts."""
+    if isinstance(value, dict):
+        return set().union(*(numbers_of(key) | numbers_of(inner) for key, inner in value.items()), set())
+    if isinstance(value, list):
+        return set().union(*map(numbers_of, value), {str(len(value))})
+    if isinstance(value, str):
+        return set(re.findall(r"\d+(?:[.,]\d+)*(?:e[-+]?\d+)?", value))
+    if isinstance(value, bool) or value is None:
+        return set()
+    size = abs(value)
+    ways = {f"{value:,}", str(size), f"{size:.3g}", f"{100 * size:.1f}", f"{100 * size:.0f}", compose.minutes(size)}
+    return {number for way in ways for number in numbers_of(way)}
+
+
+def test_every_number_of_the_page_is_in_the_twin(done):
+    twin = read_json(done.folder / "report.json")
+    known = numbers_of(twin) | {"95", "1", "50", "1,000"}  # "95 %", "<1", "50 % means ..." and the notes
+    figures = {str(n) for n in range(1, 9)}  # Figure 1 ...
+    more = {str(len(twin["examples"]["items"]) - first) for first in (4, 12)}  # "12 more images"
+    shown = set(re.findall(r"\d+(?:[.,]\d+)*(?:e[-+]?\d+)?", " ".join(Page(done.html).words)))
+    assert len(shown) > 50
+    assert shown - known - figures - more == set()
+
+
+def test_class_names_files_and_commands_are_escaped(done):
+    html = done.html
+    assert "<script" not in html
+    assert "&lt;script&gt;" in html
+    assert "<b>target" not in html
+    assert "acclimate adapt --source &#39;a &lt;b&gt;&#39; --target c" in html
+    assert ODD in read_json(done.folder / "report.json")["classes"]
+
+
+def test_nothing_is_loaded_from_elsewhere(done):
+    page = Page(done.html)
+    for _, found in page.attributes:
+        for name in ("src", "href", "xlink:href", "action", "srcset"):
+            assert found.get(name, "data:").startswith(("data:", "#"))
+        assert not re.search(r"https?:|url\(", found.get("style", ""))
+    style = done.html.split("<style>")[1].split("</style>")[0]
+    assert "url(" not in style
+    assert "@import" not in style
+    policies = [found["content"] for tag, found in page.attributes if found.get("http-equiv")]
+    assert policies == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
+
+
+def test_every_figure_has_words_for_those_who_do_not_see_it(done):
+    page = Page(done.html)
+    images = [found for tag, found in page.attributes if tag == "img"]
+    drawings = [found for tag, found in page.attributes if tag == "svg" and found.get("aria-hidden") != "true"]
+    outer = [found for tag, found in page.attributes if found.get("role") == "img"]
+    assert images
+    assert all(found["alt"].strip() for found in images)
+    marks = [found for found in drawings if "x" in found]  # single marks inside a chart
+    assert all(found["aria-label"].strip() for found in drawings if found not in marks)
+    assert len(outer) >= 4
+    assert all(len(found["aria-label"]) > 20 for found in outer)
+
+
+def test_the_page_is_small_and_well_formed(done):
+    assert (done.folder / "report.html").stat().st_size < 3_000_000
+    assert [tag for tag, _ in Page(done.html).open] == []
+
+
+def test_the_twin_fits_its_schema_and_another_version_is_refused(done, tmp_path):
+    report = load(done.folder / "report.json")
+    assert report.schema_version == 1
+    assert "schema_version" in Report.model_json_schema()["required"]
+    path = tmp_path / "report.json"
+    raw = json.loads((done.folder / "report.json").read_text())
+    for changed, message in (({"schema_version": 0}, "this release reads 1"), ({"seeds": "none"}, "does not fit")):
+        write_json(path, {**raw, **changed})
+        with pytest.raises(DataError, match=message):
+            load(path)
+
+
+def test_a_scored_run_says_what_was_gained(runs):
+    found = runs["classification", True]
+    report = load(found.folder / "report.json")
+    dann = report.player("dann")
+    before = found.results["players"]["source-only"]["summary"]["target_test"]["mean"]
+    after = found.results["players"]["dann"]["summary"]["target_test"]["mean"]
+    assert dann.difference.mean == pytest.approx(after - before)
+    assert f"DANN {compose.percent(after)} %" in report.verdict
+    assert f"({compose.points(after - before)} points)" in report.verdict
+    assert "2 seeds" in report.verdict
+    assert report.verdict.endswith("(oracle).")
+    assert report.next_command is None
+    counts = report.confusions[0].counts
+    assert sum(map(sum, counts)) == 2 * len(found.domains.target_test)
+
+
+def test_an_unscored_run_states_no_gain_and_no_target_score(runs):
+    found = runs["classification", False]
+    report = load(found.folder / "report.json")
+    assert "no gain can be stated" in report.verdict
+    assert "DANN changes" in report.verdict
+    assert report.next_command.startswith("acclimate evaluate ")
+    assert all(player.target_test is None and player.interval is None for player in report.players)
+    assert report.confusions == []
+    assert report.per_class is None
+    text = " ".join(Page(found.html).words)
+    for word in ("Target test", "Difference", "Confusion", "✓", "IoU of", "Recall"):
+        assert word not in text
+    assert "source-only" in text
+
+
+def test_segmentation_reports_one_score_per_class(runs):
+    report = load(runs["segmentation", True].folder / "report.json")
+    assert report.per_class.score == "IoU"
+    assert "foreground IoU" in report.verdict
+    assert all(item.truth is None for item in report.examples.items)
+    assert report.embeddings[0].classes is None
+
+
+def test_warnings_stand_before_the_table(runs, tmp_path):
+    folder = _copy(runs["classification", True].folder, tmp_path)
+    results = read_json(folder / "results.json")
+    results["players"]["dann"]["seeds"]["1"]["warnings"] = ["<i>collapsed</i>"]
+    write_json(folder / "results.json", results)
+    html = write(folder).read_text()
+    assert "&lt;i&gt;collapsed&lt;/i&gt;" in html
+    assert html.index("collapsed") < html.index("<table")
+    warning = next(w for w in load(folder / "report.json").warnings if "collapsed" in w.text)
+    assert (warning.player, warning.seeds) == ("dann", [1])
+
+
+def test_scores_that_do_not_exist_are_blank(runs, tmp_path):
+    folder = _copy(runs["segmentation", True].folder, tmp_path)
+    results = read_json(folder / "results.json")
+    for facts in results["players"]["adabn"]["seeds"].values():
+        facts["target_test"]["value"] = float("nan")
+        facts["source_test"] = None
+    write_json(folder / "results.json", results)
+    write(folder)
+    player = load(folder / "report.json").player("adabn")
+    assert player.target_test is None
+    assert player.source_test is None
+    assert player.difference is None
+    assert "NaN" not in (folder / "report.json").read_text()
+
+
+def test_the_command_is_kept_and_python_stands_in_where_there_is_none(runs, tmp_path):
+    folder = _copy(runs["classification", True].folder, tmp_path)
+    write(folder)
+    assert load(folder / "report.json").command.startswith("acclimate adapt")
+    (folder / "report.json").unlink()
+    write(folder)
+    command = load(folder / "report.json").command
+    assert "carry_out(Experiment(**experiment)" in command
+    compile(command, "command", "exec")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [("results.json", {"schema": 99}, "schema 99"), ("evidence.json", {"players": []}, "another run")],
+)
+def test_files_of_another_schema_or_run_are_refused(runs, tmp_path, name, change, message):
+    folder = _copy(runs["classification", False].folder, tmp_path)
+    write_json(folder / name, {**read_json(folder / name), **change})
+    with pytest.raises(DataError, match=message):
+        write(folder)
+
+
+@pytest.mark.parametrize(
+    ("difference", "interval", "expected"),
+    [([0.1, 0.12], (0.65, 0.75), False), ([0.1, -0.08], (0.65, 0.75), True), ([0.02, 0.021], (0.55, 0.65), True)],
+)
+def test_a_difference_within_seeds_or_interval_is_called_unclear(runs, difference, interval, expected):
+    report = load(runs["classification", True].folder / "report.json")
+    baseline = report.players[0].model_copy(update={"target_test": Score(mean=0.6, deviation=0.0, values=[0.6, 0.6])})
+    player = report.players[1].model_copy(update={"difference": compose.score(difference), "interval": interval})
+    assert compose.unclear(player, baseline) is expected
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine; install chromium to see the page rendered")
+def test_chromium_renders_it_offline_without_a_complaint(done, tmp_path):
+    command = [
+        str(CHROMIUM),
+        *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
+        *("--disable-component-update", "--disable-sync", "--disable-quic", "--proxy-server=127.0.0.1:9"),
+        *("--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}", "--window-size=390,844"),
+        *("--dump-dom", (done.folder / "report.html").as_uri()),
+    ]
+    seen = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert "How to read the numbers" in seen.stdout
+    assert "CONSOLE" not in seen.stderr
+
+
+def _copy(folder, to):
+    for name in ("results.json", "evidence.json", "evidence.safetensors", "report.json"):
+        shutil.copy(folder / name, to / name)
+    return to
