@@ -6,9 +6,8 @@ import json
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
-
 import toys
+from PIL import Image
 
 
 def classes(root: Path, count: int = 45, shifted: bool = False) -> Path:

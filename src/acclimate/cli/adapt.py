@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +11,7 @@ from acclimate.cli import choices, console, options
 
 
 def adapt(
+    context: typer.Context,
     target: Annotated[
         str,
         typer.Option(
@@ -104,7 +104,7 @@ def adapt(
         class_map=choices.pairs(map_, "--map"),
         oracle=oracle,
     )
-    command = console.command(*sys.argv[1:])
+    command = console.command(*context.obj)
     results: dict[str, Any] = carried_out(wanted, out, choices.device(device), command, force=force)
     if json:
         console.document(results)

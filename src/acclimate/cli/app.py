@@ -69,6 +69,7 @@ EXAMPLES = {
     "cite": ("acclimate cite dann > references.bib", "acclimate cite runs/simulated-to-microscope"),
     "doctor": ("acclimate doctor",),
 }
+INTERRUPTED = 130
 
 
 class Verbs(TyperGroup):
@@ -117,5 +118,8 @@ for _verbs in SECTIONS.values():
 
 def run(words: list[str]) -> int:
     """Parse and carry out; errors are raised."""
-    code = typer.main.get_command(app).main(args=words, prog_name="acclimate", standalone_mode=False)
+    group = typer.main.get_command(app)
+    code = group.main(args=words, prog_name="acclimate", standalone_mode=False, obj=words)
+    if code == INTERRUPTED:  # typer's reading of Ctrl-C
+        raise KeyboardInterrupt
     return code if isinstance(code, int) else 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +11,7 @@ from acclimate.cli import choices, console, options
 
 
 def demo(
+    context: typer.Context,
     recipe: Annotated[str, typer.Argument(metavar="[RECIPE]", help="A name from --list, or a TOML file.")] = "digits",
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds to run.")] = 1,
     out: Annotated[
@@ -33,9 +33,7 @@ def demo(
         if json:
             console.document([{"name": name, **found.words()} for name, found in listed.items()])
         else:
-            console.show(
-                console.facts({name: f"{found.title}\n{found.expected_text}" for name, found in listed.items()})
-            )
+            console.show(console.facts({name: "\n".join(found.lines()) for name, found in listed.items()}))
             console.suggest(console.command("demo", recipe))
         return
     from acclimate.cli.running import carry_out_and_report, score_table, warnings
@@ -49,7 +47,7 @@ def demo(
     results = carry_out_and_report(
         experiment,
         folder,
-        console.command(*sys.argv[1:]),
+        console.command(*context.obj),
         device=choices.device(device),
         force=force,
         seeds=range(first, first + seeds),

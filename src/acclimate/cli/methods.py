@@ -30,7 +30,10 @@ def methods(
     if json:
         console.document(cards)
     else:
-        rows = [[facts["name"], facts["needs"], facts["title"] + (f" ({facts['year']})" if facts["year"] else "")] for facts in cards]
+        rows = [
+            [facts["name"], facts["needs"], facts["title"] + (f" ({facts['year']})" if facts["year"] else "")]
+            for facts in cards
+        ]
         widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
         for first, needs, title in rows:
             console.show(f"{first:{widths[0]}}  {needs:{widths[1]}}  {title}")

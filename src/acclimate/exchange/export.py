@@ -21,7 +21,7 @@ from acclimate.errors import ConditionError, UsageError, missing_extra
 from acclimate.files import write_bytes
 from acclimate.random import generator
 
-OPSET = 18
+OPSET, MULTIPLE = 18, 32
 
 
 class Raw(nn.Module):
@@ -61,8 +61,10 @@ def export_onnx(model: Model, path: Path, *, tolerance: float = 1e-4) -> dict[st
     raw = Raw(Model(model.method.cpu().eval(), model.preprocess, torch.device("cpu"))).eval()
     for parameter in raw.parameters():
         parameter.requires_grad_(False)
-    height, width = model.preprocess.size or model.preprocess.crop or model.method.net.input_shape[1:]
     free = model.preprocess.size is None
+    height, width = model.preprocess.size or model.preprocess.crop or model.method.net.input_shape[1:]
+    if free:
+        height, width = (max(2, round(side / MULTIPLE)) * MULTIPLE for side in (height, width))
     content = _exported(raw, (model.preprocess.channels, height, width), free)
     if content is None:
         free = False
@@ -79,7 +81,7 @@ def export_onnx(model: Model, path: Path, *, tolerance: float = 1e-4) -> dict[st
     content = proto.SerializeToString()
     session = onnxruntime.InferenceSession(content, _quiet(onnxruntime), providers=["CPUExecutionProvider"])
     difference = largest = 0.0
-    sizes = [(1, height, width), (3, height, width)] + ([(2, height + 32, width + 16)] if free else [])
+    sizes = [(1, height, width), (3, height, width)] + ([(2, height + 2 * MULTIPLE, width + MULTIPLE)] if free else [])
     for seed, (count, *size) in enumerate(sizes):
         shape = (count, model.preprocess.channels, *size)
         images = torch.randint(0, 256, shape, generator=generator("export", seed)).float()
@@ -102,7 +104,8 @@ def _exported(raw: Raw, shape: tuple[int, ...], free: bool) -> bytes | None:
     batch = torch.export.Dim("batch")
     dynamic: dict[int, Any] = {0: batch}
     if free:
-        dynamic |= {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+        # Multiples, so that a network that pads to them need not decide anything for a size it does not know.
+        dynamic |= {axis: MULTIPLE * torch.export.Dim(name, min=1, max=1024) for axis, name in ((2, "h"), (3, "w"))}
     images = torch.zeros(2, *shape)
     logger = logging.getLogger("torch.onnx")
     before = logger.level
@@ -138,7 +141,7 @@ def _exported(raw: Raw, shape: tuple[int, ...], free: bool) -> bytes | None:
 def _facts(model: Model, size: tuple[int, int], free: bool) -> dict[str, Any]:
     """What a user of the file has to know; it becomes the file's metadata."""
     preprocess, task = model.preprocess, model.method.task
-    sides = "H x W" if free else f"{size[0]} x {size[1]}"
+    sides = f"H x W (multiples of {MULTIPLE})" if free else f"{size[0]} x {size[1]}"
     order = "RGB" if preprocess.channels == 3 else "grey"
     scale = f", scaled by {preprocess.scale:g}" if preprocess.scale != 1 else ""
     return {

@@ -43,6 +43,11 @@ class Recipe:
         """The result to expect, in words."""
         return str(self.expected.get("text", "")).strip()
 
+    def lines(self) -> list[str]:
+        """What a list of recipes says: the title, the data, and what to expect."""
+        data = f"data: {self.fields.get('source')} -> {self.fields.get('target')}"
+        return [self.title, data, *([f"expected: {self.expected_text}"] if self.expected_text else [])]
+
     def words(self) -> dict[str, Any]:
         """All but the experiment, as JSON."""
         return {"title": self.title, "description": self.description, "expected": self.expected}

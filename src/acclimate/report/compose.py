@@ -296,7 +296,7 @@ def notes(results: Facts, players: Sequence[Player]) -> list[str]:
     """How the numbers came about."""
     found = [
         "Every number belongs to the last training step: no checkpoint was picked.",
-        "No target label chose anything: neither settings, nor steps, nor the images, methods or order shown here.",
+        "In this run no target label chose anything: not the checkpoint, nor the images, methods or order shown here.",
     ]
     if results["scored"]:
         found += [
