@@ -51,9 +51,7 @@ class Net(nn.Module):
             *(nn.Conv2d(3, 32, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(32, 48, 5), nn.ReLU(), nn.MaxPool2d(2)),
             nn.Flatten(),
         )
-        self.head = nn.Sequential(
-            *(nn.Linear(768, 100), nn.ReLU(), nn.Linear(100, 100), nn.ReLU(), nn.Linear(100, 10))
-        )
+        self.head = nn.Sequential(*(nn.Linear(768, 100), nn.ReLU(), nn.Linear(100, 100), nn.ReLU(), nn.Linear(100, 10)))
 
     def forward(self, x):
         return self.head(self.features(x))
@@ -89,7 +87,9 @@ def ours(name: str, data: Path, steps: int, seed: int, clock: bool = True) -> di
     torch.manual_seed(seed)
     net = Network(Net(), "head", input_shape=(3, 28, 28))
     # pytorch-adapt's reversal has no ramp, so none here; its objective weighs each domain's term by one half.
-    plan = Plan(steps=steps, batch=64, seed=seed, log_every=steps, optimiser=Optimiser(kind="adam", lr=1e-3), **OURS[name])
+    plan = Plan(
+        steps=steps, batch=64, seed=seed, log_every=steps, optimiser=Optimiser(kind="adam", lr=1e-3), **OURS[name]
+    )
     begun: list[float] = []
     count = Count()
 
@@ -116,7 +116,9 @@ def peer(script: Path, data: Path, steps: int, seed: int, threads: int) -> dict[
 
 def host_synchronisations(name: str, data: Path) -> float:
     """Per step: the difference of two runs, so that what happens once (loading, the last log line) does not count."""
-    short, long = (ours(name, data, steps, 0, clock=False)["host synchronisations per step"] * steps for steps in (4, 24))
+    short, long = (
+        ours(name, data, steps, 0, clock=False)["host synchronisations per step"] * steps for steps in (4, 24)
+    )
     return (long - short) / 20
 
 

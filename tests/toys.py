@@ -87,7 +87,11 @@ class SmallSegmenter(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         for inputs, outputs in ((1, 12), (12, 12), (12, 12)):
-            layers += [nn.Conv2d(inputs, outputs, 3, padding=1, padding_mode="replicate"), nn.BatchNorm2d(outputs), nn.ReLU()]
+            layers += [
+                nn.Conv2d(inputs, outputs, 3, padding=1, padding_mode="replicate"),
+                nn.BatchNorm2d(outputs),
+                nn.ReLU(),
+            ]
         self.body = nn.Sequential(*layers)
         self.head = nn.Conv2d(12, 2, 1)
 

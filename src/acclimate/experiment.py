@@ -33,7 +33,7 @@ SCHEMA = 1
 BASELINE, ORACLE = "source-only", "trained-on-target"
 DEFAULT_NETWORK = {"classification": "dtn", "segmentation": "unet"}
 LOOKED_AT = 1000  # target images whose predictions are summed up without labels
-COLLAPSE = 0.95
+COLLAPSE = {"classification": 0.95, "segmentation": 0.999}  # share of one class among the predictions of the target
 
 Listener = Callable[[str, int, Report], None]
 """Hears every report of the engine, with the method's name and the seed."""
@@ -98,7 +98,7 @@ def open_domains(experiment: Experiment, task: str | None, score: bool) -> Domai
     if source is not None:
         target = match_classes(source, target, experiment.class_map)
         target_test = match_classes(source, target_test, experiment.class_map)
-    return Domains(source, source_test, target, target_test)
+    return Domains(source, source_test, target, target_test if score else None)
 
 
 def carry_out(
@@ -150,7 +150,9 @@ def carry_out(
     }
     for seed in seeds:
         players = []
-        for player in _players(experiment, domains, task, given, folder / f"seed-{seed}", seed, device, listener, force):
+        for player in _players(
+            experiment, domains, task, given, folder / f"seed-{seed}", seed, device, listener, force
+        ):
             _judge(player, domains)
             entry = results["players"].setdefault(player.method, {"title": find(player.method).card.title, "seeds": {}})
             entry["oracle"] = Need.TARGET_LABELS in find(player.method).needs
@@ -192,7 +194,9 @@ def _players(
     for name in dict.fromkeys(names):
         kind = find(name)
         if Need.SOURCE in kind.needs and domains.source is None:
-            raise UsageError(f"{name} needs a labelled --source; without one, choose a source-free method such as adabn")
+            raise UsageError(
+                f"{name} needs a labelled --source; without one, choose a source-free method such as adabn"
+            )
         plan = experiment.plan.replace(**{**experiment.plans.get(name, {}), "seed": seed})
         place = folder / name
         done = adapt(
@@ -217,9 +221,7 @@ def _players(
         yield Player(name, done.model, facts)
 
 
-def fresh_network(
-    experiment: Experiment, domains: Domains, task: tasks.Task, seed: int
-) -> tuple[Network, Preprocess]:
+def fresh_network(experiment: Experiment, domains: Domains, task: tasks.Task, seed: int) -> tuple[Network, Preprocess]:
     """The untrained network of a seed, and how images reach it."""
     name = experiment.network or DEFAULT_NETWORK[task.name]
     changes = dict(experiment.preprocess)
@@ -257,10 +259,10 @@ def _judge(player: Player, domains: Domains) -> None:
     facts["predicted shares"] = dict(zip(player.model.method.task.classes, shares.tolist()))
     facts["mean confidence"] = confidence
     largest = int(shares.argmax())
-    if player.model.method.task.name == "classification" and shares[largest] > COLLAPSE:
+    if shares[largest] > COLLAPSE[player.model.method.task.name]:
         facts["warnings"] = [
             *facts["warnings"],
-            f"{shares[largest]:.0%} of the target is predicted as {player.model.method.task.classes[largest]!r}: "
+            f"{shares[largest]:.1%} of the target is predicted as {player.model.method.task.classes[largest]!r}: "
             "the model may have collapsed; trust it only if that is what the target holds",
         ]
 
@@ -308,11 +310,15 @@ def summary(seeds: Iterable[dict[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {"minutes": statistics.mean(facts["seconds"] for facts in listed) / 60}
     for name in ("source_test", "target_test"):
         values = [facts[name]["value"] for facts in listed if facts[name] is not None]
-        found[name] = {
-            "mean": statistics.mean(values),
-            "deviation": statistics.stdev(values) if len(values) > 1 else None,
-            "values": values,
-        } if values else None
+        found[name] = (
+            {
+                "mean": statistics.mean(values),
+                "deviation": statistics.stdev(values) if len(values) > 1 else None,
+                "values": values,
+            }
+            if values
+            else None
+        )
     return found
 
 

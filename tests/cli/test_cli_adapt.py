@@ -109,7 +109,7 @@ def test_segmentation_chooses_crop_and_batch(place, call, tmp_path):
         ("--network dann-mnist --network-set nrom=batch", "did you mean 'norm'?"),
         ("--set dann.weigth=1", "did you mean 'weight'?"),
         ("--set dan.weight=1", "did you mean 'dann'?"),
-        ("--set weight=1", "dann.weight or plan.weight"),
+        ("--set weight=1", "whose setting it is: dann.weight"),
         ("--set dann.weight", "write KEY=VALUE"),
         ("--set dann.norm=targt", "'norm'"),
         ("--set plan.stepz=3", "did you mean 'steps'?"),
@@ -148,11 +148,11 @@ def test_a_broken_image_is_named(place, call, tmp_path):
     shutil.copytree(place / "simulated", tmp_path / "source")
     broken = next((tmp_path / "source" / "ring").iterdir())
     broken.write_bytes(broken.read_bytes()[:60])
-    answer = call(
-        "adapt", "--source", tmp_path / "source", "--target", place / "real", "--out", tmp_path / "run", "--json"
-    )
+    words = ("adapt", "--source", tmp_path / "source", "--target", place / "real", "--out", tmp_path / "run")
+    answer = call(*words, "--steps", "2", "--batch", "4", "--json")
     assert answer.code == 3
     assert broken.name in answer.json["error"]
+    assert not (tmp_path / "run").exists()  # it is found before anything is trained
     looked = call("check", tmp_path / "source", place / "real")
     assert looked.code == 1
     assert str(broken) in looked.out

@@ -6,6 +6,7 @@ import json
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import typer
@@ -13,6 +14,15 @@ import typer
 from acclimate.cli.app import EXAMPLES, SECTIONS, app
 
 VERBS = [verb for verbs in SECTIONS.values() for verb in verbs]
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCUMENTED = [
+    line.strip()
+    for page in PAGES
+    for block in page.read_text(encoding="utf-8").split("```")[1::2]
+    for line in block.splitlines()
+    if line.strip().startswith("acclimate ")
+]
 COMMANDS = [example for examples in EXAMPLES.values() for example in examples]
 HEAVY = ("torch", "kornia", "matplotlib", "sklearn", "numpy", "onnx")
 
@@ -54,6 +64,12 @@ def test_examples_parse(command):
     typer.main.get_command(app).commands[verb].make_context(verb, words)
 
 
+@pytest.mark.parametrize("command", DOCUMENTED)
+def test_documented_commands_parse(command):
+    _, verb, *words = shlex.split(command, comments=True)
+    typer.main.get_command(app).commands[verb].make_context(verb, words)
+
+
 def test_module_runs():
     done = subprocess.run([sys.executable, "-m", "acclimate", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("acclimate ")
@@ -65,7 +81,7 @@ def test_module_runs():
         ("adpt", "did you mean 'adapt'?"),
         ("adapt --targt x", "did you mean '--target'?"),
         ("adapt --source x", "missing option '--target'"),
-        ("adapt --source x --target y --lr fast", "'fast' is not a valid float"),
+        ("adapt --source x --target y --lr fast", "invalid value for '--lr'"),
         ("adapt --source digits-rendred --target digits-blended", "did you mean 'digits-rendered'?"),
         ("adapt --source x --model y --target z", "either --source"),
         ("adapt --target z", "either --source"),

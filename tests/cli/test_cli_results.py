@@ -185,3 +185,18 @@ def test_broken_and_doubtful_files_are_grouped(place, call, tmp_path):
     found = call("check", folder, "--json")
     assert found.code == 1
     assert found.json["errors"] == 5
+
+
+def test_doctor_says_what_has_to_be_done(call, monkeypatch, tmp_path):
+    monkeypatch.setenv("ACCLIMATE_DATA", str(tmp_path / "nowhere"))
+    answer = call("doctor", "--json")
+    assert answer.code == 1
+    assert "ACCLIMATE_DATA" in answer.json["problems"][0]
+
+
+def test_what_has_no_checksum_is_not_fetched(call, monkeypatch, tmp_path):
+    monkeypatch.setenv("ACCLIMATE_DATA", str(tmp_path))
+    answer = call("download", "office-31")  # no checksum is known
+    assert answer.code == 2
+    assert "cannot fetch it" in answer.err
+    assert not list(tmp_path.iterdir())

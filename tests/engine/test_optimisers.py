@@ -59,6 +59,14 @@ def test_fused_channels_last_equals_plain_contiguous(kind: str, reload: bool) ->
     assert weight.is_contiguous(memory_format=torch.channels_last)
 
 
+def test_gradient_takes_the_strides_of_its_parameter() -> None:
+    weight = nn.Parameter(torch.randn(6, 4, 3, 3).contiguous(memory_format=torch.channels_last))
+    weight.grad = (direction := torch.randn(6, 4, 3, 3)).clone()
+    (gradient,) = Updater(torch.device("cpu"), World(), None, False)._gradients([weight])
+    assert gradient.stride() == weight.stride() != direction.stride()
+    assert torch.equal(gradient, direction)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_channels_last_run_equals_contiguous_run(kind: str) -> None:
     runs = [
@@ -228,7 +236,7 @@ def test_sweep_may_start_a_student_anew() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["self-training"])
 def test_compiled_network_learns_the_same(name: str) -> None:
-    """Sweeps that re-estimate statistics are part of it: hooks registered after compilation never fire."""
+    """Sweeps that re-estimate statistics are part of it."""
     eager, compiled = (
         start(name, how=plan(steps=4, compile=flag, optimiser=Optimiser(lr=0.005))) for flag in (False, True)
     )

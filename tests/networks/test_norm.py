@@ -99,6 +99,17 @@ def test_statistics_of_two_processes_pool() -> None:
     torch.testing.assert_close(net.norm.running_var, whole.norm.running_var)
 
 
+def test_compiled_network_is_re_estimated_each_time() -> None:
+    """Compiled code need not run hooks that are registered after its first trace."""
+    net = Network(OneLayer(), input_shape=(3, 5, 4)).train()
+    net.compile(backend="eager")
+    layer = net.module.norm
+    for images in (IMAGES, IMAGES * 2 + 1):
+        net(images)
+        restat(net, images.split(10))
+        torch.testing.assert_close(layer.running_mean, images.mean((0, 2, 3)))
+
+
 def test_network_without_batch_norm_is_refused() -> None:
     with pytest.raises(UsageError, match="no BatchNorm"):
         restat(network("classification", norm=False), [])

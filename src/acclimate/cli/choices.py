@@ -74,8 +74,10 @@ def method_settings(items: Iterable[str] | None, methods: Sequence[str]) -> tupl
     for name, value in pairs(items, "--set").items():
         owner, dot, setting = name.rpartition(".")
         if not dot:
-            owners = " or ".join(f"{known}.{name}" for known in (*methods, "plan"))
-            raise UsageError(f"--set {name}={value}: say whose setting it is, {owners}")
+            kinds = {known: find(known).Settings for known in methods} | {"plan": Plan}
+            owners = [f"{known}.{name}" for known, kind in kinds.items() if name in kind.model_fields]
+            whose = " or ".join(owners) or "METHOD.KEY or plan.KEY"
+            raise UsageError(f"--set {name}={value}: say whose setting it is: {whose}")
         if owner not in (*methods, "plan"):
             raise unknown("owner of a setting", owner, (*methods, "plan"))
         grouped.setdefault(owner, {})[setting] = value

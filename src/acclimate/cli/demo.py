@@ -12,7 +12,7 @@ from acclimate.cli import choices, console, options
 
 def demo(
     context: typer.Context,
-    recipe: Annotated[str, typer.Argument(metavar="[RECIPE]", help="A name from --list, or a TOML file.")] = "digits",
+    recipe: Annotated[str, typer.Argument(metavar="[RECIPE]", help="A name from --list, or a TOML file.")] = "perlin",
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds to run.")] = 1,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Default: runs/demo-RECIPE.", show_default=False)

@@ -37,3 +37,4 @@ def export(
         f"output   logits; classes {', '.join(written['classes'][:8])}{', ...' if len(written['classes']) > 8 else ''}"
     )
     console.show(f"checked  largest difference {written['difference']:.1e} (logits up to {written['largest']:.1f})")
+    console.suggest(console.command("cite", run))

@@ -14,7 +14,7 @@ from acclimate.errors import DataError, UsageError, unknown
 if TYPE_CHECKING:
     import torch
 
-    from acclimate.experiment import Experiment
+    from acclimate.experiment import Domains, Experiment
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,9 +111,12 @@ def carried_out(wanted: Wanted, out: Path | None, device: torch.device, command:
             net, preprocess = fresh_network(experiment, domains, task, experiment.plan.seed)
         lines = choices.plan_lines(experiment, domains, task.name, net, preprocess, device)
     folder = out or choices.default_folder(wanted.source or str(wanted.model), wanted.target)
+    state = _state(folder)
     for line in lines:
         console.say(line)
-    console.say(f"{'out':8} {folder}{_state(folder)}")
+    console.say(f"{'out':8} {folder}{state}")
+    if not state:
+        _all_decode(domains, experiment)
     results = carry_out_and_report(experiment, folder, command, device=device, force=force)
     return {**results, "target has labels": target is not None}
 
@@ -149,6 +152,20 @@ def carry_out_and_report(
         with console.waiting("writing the report"):
             report = write(folder, command)
     return {**results, "folder": str(folder), "report": str(report)}
+
+
+def _all_decode(domains: Domains, experiment: Experiment) -> None:
+    """Raise :class:`DataError` for the first image that cannot be used: before training, not hours into it."""
+    from acclimate.data import usable
+
+    for domain in (domains.source, domains.source_test, domains.target):
+        if domain is not None:
+            with console.waiting(f"{domain.name}: decoding {len(domain)} images"):
+                try:
+                    usable(domain)
+                except DataError as error:
+                    refs = [ref for ref in (experiment.source, experiment.target) if ref is not None]
+                    raise DataError(f"{error} ({console.command('check', *refs)} names all of them)") from error
 
 
 def _target_task(experiment: Experiment) -> str | None:

@@ -142,7 +142,12 @@ class Stream:
         x = self._floats(pixels)
         geometry = self.preprocess.geometry
         if geometry.flips != "none" or geometry.moves:
-            x, moved = move(x, maps if self.task == "segmentation" else [], self._upload(self._draws(k, "geometry", DRAWS)), geometry)
+            x, moved = move(
+                x,
+                maps if self.task == "segmentation" else [],
+                self._upload(self._draws(k, "geometry", DRAWS)),
+                geometry,
+            )
             maps = moved or maps
         pictures = {}
         for view in views:
@@ -163,7 +168,9 @@ class Stream:
         The order is shuffled because neighbours (slices of one volume, frames of one film) in a batch of their own would
         make its statistics narrower than the domain's.
         """
-        order = np.random.default_rng(key(self.seed, self.name, "sweep")).permutation(len(self))[self.rank :: self.world]
+        order = np.random.default_rng(key(self.seed, self.name, "sweep")).permutation(len(self))[
+            self.rank :: self.world
+        ]
         for index, x in self.pictures(order.tolist()):
             yield Batch(x, torch.empty(0, device=self.device), self._upload(np.array(index)), {"weak": x}, {})
 
@@ -186,7 +193,11 @@ class Stream:
 
     def _bytes(self) -> float:
         """What the decoded domain would take, judged by its first image."""
-        return len(self) * self._decode(0).numel() * (3 if self.task == "segmentation" and self.domain.labels is not None else 1)
+        return (
+            len(self)
+            * self._decode(0).numel()
+            * (3 if self.task == "segmentation" and self.domain.labels is not None else 1)
+        )
 
     def _read(self, what: Sequence[object], i: int) -> np.ndarray:
         try:
@@ -292,7 +303,9 @@ class Stream:
         crops = [self._crop(i, place) for i, place in zip(index.tolist(), self._draws(k, "crop", 2))]
         if len({crop[0].shape for crop in crops}) > 1:
             raise UsageError("images of different sizes need a crop: set Preprocess(crop=(height, width)) or --crop")
-        return torch.stack([crop[0] for crop in crops]), [torch.stack(maps) for maps in zip(*(crop[1:] for crop in crops))]
+        return torch.stack([crop[0] for crop in crops]), [
+            torch.stack(maps) for maps in zip(*(crop[1:] for crop in crops))
+        ]
 
     def _crop(self, i: int, place: np.ndarray) -> list[Tensor]:
         """Image i, its label map and its columns, cut at one place. Outside a small image: its edge, label -1."""
@@ -332,7 +345,9 @@ class Stream:
 
     def fingerprint(self) -> str:
         """Changes with the names, the labels' presence and the pixels (of all images where resident, else of 16)."""
-        digest = hashlib.blake2b(repr((list(self.domain.names), self.domain.labels is not None)).encode(), digest_size=16)
+        digest = hashlib.blake2b(
+            repr((list(self.domain.names), self.domain.labels is not None)).encode(), digest_size=16
+        )
         chosen = range(len(self)) if self.resident else np.linspace(0, len(self) - 1, min(16, len(self))).astype(int)
         if isinstance(self._images, Tensor):
             digest.update(self._images.cpu().numpy())

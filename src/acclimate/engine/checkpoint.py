@@ -132,4 +132,3 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], origin: str) 
             raise NumericError(f"{origin}: {name} holds values that are not finite; it must not be used")
     for name, value in tensors.items():
         mine[name].copy_(value)
-

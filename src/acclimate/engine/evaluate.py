@@ -60,9 +60,7 @@ def evaluate(model: Model, domain: Domain, seed: int = 0) -> Evaluation:
             per_image.append(task.confusion(prediction, label))
     counts = torch.stack(per_image)
     scores = task.scores(counts.sum(0))
-    return Evaluation(
-        scores, task.primary, _bootstrap(model, counts, seed), counts.sum(0).tolist(), len(domain)
-    )
+    return Evaluation(scores, task.primary, _bootstrap(model, counts, seed), counts.sum(0).tolist(), len(domain))
 
 
 def _bootstrap(model: Model, counts: Tensor, seed: int) -> tuple[float, float]:

@@ -113,4 +113,3 @@ def make(players: Mapping[str, Any], default: Optimiser, own: Mapping[str, Optim
     made = {name: PlayerOptimiser(player, own.get(name, default)) for name, player in players.items() if groups(player)}
     check_disjoint({name: optimiser.parameters for name, optimiser in made.items()})
     return made
-

@@ -135,7 +135,9 @@ class Run:
         self.world.average_statistics(self.method)  # otherwise processes would label the target differently
         self.method.eval()
         with torch.no_grad():
-            getattr(self.method, stage.step)(**{name: self._watched(self.streams[name].sweep()) for name in stage.streams})
+            getattr(self.method, stage.step)(
+                **{name: self._watched(self.streams[name].sweep()) for name in stage.streams}
+            )
         self.artifacts.publish(stage.name, self.streams[stage.streams[0]] if len(stage.streams) == 1 else None)
         for name, value in self.method.state_dict().items():
             if value.is_floating_point() and not torch.isfinite(value).all():
@@ -171,7 +173,9 @@ class Run:
             with autocast:
                 metrics = step_function(**batches, at=Progress(stage.name, k, stage.steps))
             if self.updater.call == 0:
-                raise UsageError(f"{type(self.method).__name__}.{stage.step} never calls update: nothing would be learnt")
+                raise UsageError(
+                    f"{type(self.method).__name__}.{stage.step} never calls update: nothing would be learnt"
+                )
             self.updater.record(metrics or {})
             for average in averages:
                 move_average(average.of, average.into, average.decay, self.updater.failed)
@@ -235,7 +239,9 @@ class Run:
         k = self._place[1] + failure.step
         files = {name: self.streams[name].names(k) for name in stage.streams}
         if self.folder and self.world.first:
-            write_json(self.folder / "failure.json", {"stage": stage.name, **dataclasses.asdict(failure), "files": files})
+            write_json(
+                self.folder / "failure.json", {"stage": stage.name, **dataclasses.asdict(failure), "files": files}
+            )
         some = "; ".join(f"{name}: {', '.join(map(str, names[:3]))}" for name, names in files.items())
         raise NumericError(
             f"{failure.term!r} became non-finite in stage {stage.name!r}, step {failure.step}, updating "
@@ -339,7 +345,6 @@ class Run:
             }
             self.checkpoints.save(Checkpoint(position, tensors, facts))
         self.world.wait()
-
 
     def _flat_buffers(self) -> Tensor:
         """This process's own buffers (running statistics of its rows) in one vector; float64 holds them all exactly."""

@@ -81,7 +81,9 @@ class SelfTraining(Method):
                 Train(f"round {r}", "self_train", ("source", "target"), steps),
             )
         ]
-        first = [Sweep("statistics", "statistics", ("target",))] if self.settings.restat and batch_norms(self.net) else []
+        first = (
+            [Sweep("statistics", "statistics", ("target",))] if self.settings.restat and batch_norms(self.net) else []
+        )
         return [*first, *rounds]
 
     def statistics(self, target: Iterator[Batch]) -> None:

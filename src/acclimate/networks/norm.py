@@ -124,7 +124,7 @@ def restat(net: nn.Module, batches: Iterable[Tensor], total: Callable[[Tensor], 
     try:
         with held(net):
             for x in batches:
-                net.forward(x)  # not net(x): where the network is compiled, hooks registered now would not fire
+                net.forward(x)  # not net(x): compiled code need not run hooks registered after its first trace
     finally:
         for handle in hooks:
             handle.remove()

@@ -285,7 +285,7 @@ def warned(results: Facts, players: Sequence[Player], source: Sequence[float] | 
                 for name, usual in zip(results["classes"], source or ())
                 if usual > RARE and found[name] == 0
             ]
-            if missing and max(found.values()) <= COLLAPSE:
+            if missing and max(found.values()) <= COLLAPSE[results["task"]]:
                 said.append(f"never predicted on the target: {listed(missing)}; in brackets the share of source labels")
             for text in said:
                 texts.setdefault((player.name, text), []).append(seed)

@@ -75,7 +75,8 @@ def move(x: Tensor, labels: list[Tensor], draws: Tensor, geometry: Geometry) -> 
     moved = functional.grid_sample(maps[0], grid, padding_mode="reflection", align_corners=False)
     # Labels travel as floats raised by one: the zeros that fill the outside then come back as -1, "ignore".
     return moved, [
-        functional.grid_sample((m[:, None] + 1).float(), grid, mode="nearest", align_corners=False)[:, 0].to(m.dtype) - 1
+        functional.grid_sample((m[:, None] + 1).float(), grid, mode="nearest", align_corners=False)[:, 0].to(m.dtype)
+        - 1
         for m in maps[1:]
     ]
 
