@@ -86,7 +86,7 @@ class Harm:
 def test_a_hostile_file_is_refused_and_not_run(tmp_path, capsys, legacy):
     file = tmp_path / "hostile.pt"
     if legacy:
-        file.write_bytes(pickle.dumps({"state_dict": Harm(str(tmp_path / "owned"))}))
+        file.write_bytes(pickle.dumps({"state_dict": Harm(str(tmp_path / "owned"))}, protocol=2))
     else:
         torch.save({"state_dict": Harm(str(tmp_path / "owned"))}, file)
     words = ["import", str(file), "--network", "dann-mnist", "--classes", "a,b", "--out", str(tmp_path / "m")]

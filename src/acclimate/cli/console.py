@@ -165,7 +165,8 @@ class Progress:
             stage, now = f"{what} {stage}", time.monotonic()
             if stage != self._stage or now - self._spoke > SPARSE:
                 self._stage, self._spoke = stage, now
-                say(f"{stage.strip()} {done}/{total} {note}".rstrip())
+                count = f" {done}/{total}" if total else ""
+                say(f"{stage.strip()}{count} {note}".rstrip())
             return
         if what not in self._tasks:
             self._tasks[what] = self._bars.add_task(what, total=total or None, note="")

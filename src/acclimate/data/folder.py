@@ -44,8 +44,8 @@ class ClassFile(Settings):
     """
 
     classes: list[str] = Field(min_length=2)
-    values: dict[int, int | str] = {}  # noqa: RUF012
-    ignore: int | list[int] = []  # noqa: RUF012
+    values: dict[int, int | str] = {}
+    ignore: int | list[int] = []
 
     def table(self) -> dict[int, int]:
         """Value in the file -> label.

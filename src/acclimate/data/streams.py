@@ -350,14 +350,14 @@ class Stream:
         )
         chosen = range(len(self)) if self.resident else np.linspace(0, len(self) - 1, min(16, len(self))).astype(int)
         if isinstance(self._images, Tensor):
-            digest.update(self._images.cpu().numpy())
+            digest.update(self._images.cpu().numpy().data)
         else:
             for i in chosen:
-                digest.update(np.ascontiguousarray(self._image(int(i)).cpu().numpy()))
+                digest.update(np.ascontiguousarray(self._image(int(i)).cpu().numpy()).data)
         if self.domain.labels is not None:
             for i in chosen:
                 label = self._label(int(i)) if self._labels is None else self._labels[int(i)]
-                digest.update(np.ascontiguousarray(label.cpu().numpy()))
+                digest.update(np.ascontiguousarray(label.cpu().numpy()).data)
         return digest.hexdigest()
 
 

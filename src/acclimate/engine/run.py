@@ -334,7 +334,9 @@ class Run:
                 tensors["processes"] = {"buffers": own}
             tensors |= {f"optimiser {name}": optimiser.state() for name, optimiser in self.updater.optimisers.items()}
             if self._saved is not None:  # resumed and only swept since: a later stage may continue these
-                tensors |= {name: found for name, found in self._saved.tensors.items() if name.startswith("optimiser ")}
+                tensors |= {
+                    name: dict(found) for name, found in self._saved.tensors.items() if name.startswith("optimiser ")
+                }
             if pending := self.updater.state():
                 tensors["updater"] = pending
             facts = {
@@ -378,10 +380,10 @@ def check_stages(method: Method, stages: Sequence[Stage], streams: Mapping[str, 
 @torch.no_grad()
 def move_average(of: torch.nn.Module, into: torch.nn.Module, decay: float, failed: Tensor) -> None:
     """into <- decay * into + (1 - decay) * of for parameters; buffers are copied; nothing moves once a step has failed."""
-    for mean, value in zip(into.parameters(), of.parameters()):
+    for mean, value in zip(map(Tensor.detach, into.parameters()), of.parameters()):
         mean.copy_(torch.where(failed > 0, mean, mean.lerp(value, 1 - decay)))
-    for mean, value in zip(into.buffers(), of.buffers()):
-        mean.copy_(torch.where(failed > 0, mean, value))
+    for kept, current in zip(into.buffers(), of.buffers()):
+        kept.copy_(torch.where(failed > 0, kept, current))
 
 
 def flat(prefix: str, value: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from acclimate.data.streams import Batch
 from acclimate.losses import dann_ramp, domain_accuracy, domain_cross_entropy, reverse
-from acclimate.methods.base import Card, Method, Player, Progress, Settings, Stage, Train
+from acclimate.methods.base import Card, Method, Player, Progress, Stage, Train
 from acclimate.networks.critics import critic
 from acclimate.networks.norm import NormPolicy
 
@@ -47,7 +47,7 @@ class DANN(Method):
         ),
     )
 
-    class Settings(Settings):
+    class Settings(Method.Settings):
         weight: float = 1.0  # w, on top of the ramp
         ramp: bool = True  # False: lambda_p = 1 from the first step
         hidden: tuple[int, ...] = (100,)  # the critic's layers; the paper's larger networks use (1024, 1024)

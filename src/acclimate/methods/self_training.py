@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from acclimate.data.streams import Batch
-from acclimate.methods.base import Card, Method, Need, Player, Progress, Settings, Stage, Sweep, Train
+from acclimate.methods.base import Card, Method, Need, Player, Progress, Stage, Sweep, Train
 from acclimate.networks.norm import NormPolicy, batch_norms, restat
 from acclimate.plan import Optimiser
 from acclimate.transforms.confidence import LEVELS, class_thresholds, confidence_level
@@ -50,7 +50,7 @@ class SelfTraining(Method):
         ),
     )
 
-    class Settings(Settings):
+    class Settings(Method.Settings):
         rounds: int = Field(3, ge=1)
         portion: float = Field(0.2, gt=0, le=1)
         growth: float = Field(0.05, ge=0)

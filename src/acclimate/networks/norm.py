@@ -136,4 +136,4 @@ def restat(net: nn.Module, batches: Iterable[Tensor], total: Callable[[Tensor], 
             continue  # a layer that this mode never calls (an auxiliary head) keeps its statistics
         mean = first / n
         layer.running_mean.copy_(mean)  # type: ignore[union-attr]
-        layer.running_var.copy_((second / n - mean.square()).clamp_min(0) * n / (n - 1).clamp_min(1))  # type: ignore[union-attr, operator]
+        layer.running_var.copy_((second / n - mean.square()).clamp_min(0) * n / (n - 1).clamp_min(1))  # type: ignore[union-attr]

@@ -465,7 +465,7 @@ def per_class(results: Facts, players: Sequence[Player]) -> PerClass | None:
         return None
     kind = "recall" if results["task"] == "classification" else "IoU"
     return PerClass(
-        score=kind,  # type: ignore[arg-type]
+        score=kind,
         players={
             player.name: [
                 mean(facts["target_test"]["scores"][f"{kind} {name}"] for facts in per_seed(results, player.name))
