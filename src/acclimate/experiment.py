@@ -199,6 +199,7 @@ def _players(
             )
         plan = experiment.plan.replace(**{**experiment.plans.get(name, {}), "seed": seed})
         place = folder / name
+        finished = (place / "model.json").exists()
         done = adapt(
             trained if Need.SOURCE_MODEL in kind.needs else fresh,
             domains.source,
@@ -215,7 +216,7 @@ def _players(
         )
         if name == BASELINE:
             trained = done.model.method.net
-        facts = {"history": done.history, "warnings": done.warnings, "seconds": _seconds(place, done.seconds)}
+        facts = {"history": done.history, "warnings": done.warnings, "seconds": _seconds(place, 0.0 if finished else done.seconds)}
         if World.current().first:
             done.model.save(place)
         yield Player(name, done.model, facts)

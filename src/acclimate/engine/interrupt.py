@@ -33,3 +33,4 @@ class Interruptible:
         if self.asked:
             os._exit(130)
         self.asked = True
+        os.write(2, b"\nstopping after this step; again to stop at once\n")  # print is not safe in a handler

@@ -122,11 +122,14 @@ class Run:
         deterministic = torch.are_deterministic_algorithms_enabled()
         cuda = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=cuda):
-            torch.use_deterministic_algorithms(self.plan.deterministic or deterministic)
+            change = self.plan.deterministic and not deterministic  # even setting False costs seconds of imports
+            if change:
+                torch.use_deterministic_algorithms(True)
             try:
                 yield
             finally:
-                torch.use_deterministic_algorithms(deterministic)
+                if change:
+                    torch.use_deterministic_algorithms(False)
 
     # -- stages ---------------------------------------------------------------------------------------------------
 
