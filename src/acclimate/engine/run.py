@@ -29,6 +29,7 @@ from acclimate.files import read_json, sha256, storage_errors, write_json
 from acclimate.methods.base import Method, Progress, Stage, Sweep, Train
 from acclimate.random import key
 
+NO_EFFECT = {"workers", "keep", "memory_budget"}  # settings of the plan that change no result
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
@@ -270,7 +271,7 @@ class Run:
             weights.update(tensor.detach().cpu().numpy().tobytes())
         return {
             "method": self.method.name,
-            **flat("plan", self.plan.model_dump(mode="json")),
+            **flat("plan", self.plan.model_dump(mode="json", exclude=NO_EFFECT)),
             **flat("settings", self.method.settings.model_dump(mode="json")),
             **flat("facts", self.facts),
             **{f"data {name}": stream.fingerprint() for name, stream in self.streams.items()},
