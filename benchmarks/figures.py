@@ -1,6 +1,6 @@
 """The README's pictures, from a finished run's evidence.
 
-    python benchmarks/figures.py RUN OUT.png [--players source-only adabn] [--columns 5]
+python benchmarks/figures.py RUN OUT.png [--players source-only adabn] [--columns 5]
 """
 
 from __future__ import annotations
@@ -33,7 +33,11 @@ def main() -> None:
     parser.add_argument("--columns", type=int, default=4)
     options = parser.parse_args()
     evidence = load_file(options.run / "evidence.safetensors")
-    rows = [("target image", None), *((f"{name}", f"prediction/{name}") for name in options.players), ("truth", "truth")]
+    rows = [
+        ("target image", None),
+        *((f"{name}", f"prediction/{name}") for name in options.players),
+        ("truth", "truth"),
+    ]
     width = 1.5 * options.columns
     figure, axes = plt.subplots(len(rows), options.columns, figsize=(width, 1.5 * len(rows)), squeeze=False)
     for column in range(options.columns):

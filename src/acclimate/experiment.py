@@ -216,7 +216,11 @@ def _players(
         )
         if name == BASELINE:
             trained = done.model.method.net
-        facts = {"history": done.history, "warnings": done.warnings, "seconds": _seconds(place, 0.0 if finished else done.seconds)}
+        facts = {
+            "history": done.history,
+            "warnings": done.warnings,
+            "seconds": _seconds(place, 0.0 if finished else done.seconds),
+        }
         if World.current().first:
             done.model.save(place)
         yield Player(name, done.model, facts)
