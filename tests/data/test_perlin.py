@@ -62,6 +62,14 @@ def test_image_i_depends_on_the_seed_alone():
     assert not torch.allclose(many[0], many[1])
 
 
+def test_octaves_are_weighed_by_halves():
+    turns = torch.rand(25 + 81 + 289, generator=seeded()).split([25, 81, 289])
+    position = (torch.arange(20) + 0.5) / 20
+    parts = [lattice_noise(t.view(1, s, s), position) for t, s in zip(turns, (5, 9, 17))]
+    expected = parts[0] + parts[1] / 2 + parts[2] / 4
+    torch.testing.assert_close(perlin(1, 20, octaves=3, generator=seeded()), expected, atol=1e-6, rtol=0)
+
+
 def test_octaves_add_detail():
     def roughness(octaves: int) -> float:
         field = perlin(16, 64, octaves=octaves, generator=seeded())
@@ -78,6 +86,11 @@ def test_the_share_of_foreground_is_exact(share):
 
 def test_the_share_is_exact_even_among_equal_values():
     assert foreground(torch.zeros(1, 4, 4), 0.25).sum() == 4
+
+
+def test_few_equal_values_at_the_border_are_split():
+    field = torch.tensor([[[3.0, 1.0], [1.0, 2.0]], [[0.0, 1.0], [2.0, 3.0]]])
+    assert foreground(field, 0.75).tolist() == [[[1, 0], [1, 1]], [[0, 1], [1, 1]]]
 
 
 def test_shares_per_image_and_highest_pixels_first():
@@ -122,6 +135,15 @@ def test_scenes_are_reproducible_and_independent_of_their_number():
     assert not torch.equal(few[0], other[0])
 
 
+def test_images_of_later_blocks_do_not_depend_on_the_number_either():
+    # 400 x 400 pixels: six to a block.
+    many, few = scenes(15, 400, octaves=2, generator=seeded()), scenes(8, 400, octaves=2, generator=seeded())
+    assert all(torch.equal(a[:8], b) for a, b in zip(many, few))
+    assert len(set(many[1].long().sum((1, 2)).tolist())) == 15  # each has a share of its own
+    single = perlin(8, 400, octaves=2, generator=seeded())
+    assert torch.equal(perlin(15, 400, octaves=2, generator=seeded())[:8], single)
+
+
 def test_the_look_can_change_while_shapes_stay():
     dark, bright = (scenes(3, 16, inside=a, outside=b, generator=seeded()) for a, b in ((0.7, 0.3), (0.5, 0.1)))
     assert torch.equal(dark[1], bright[1])
@@ -133,6 +155,8 @@ def test_the_look_can_change_while_shapes_stay():
     [
         lambda: perlin(0, 8),
         lambda: perlin(1, 8, cells=0),
+        lambda: scenes(1, 0),
+        lambda: scenes(-1, 8),
         lambda: scenes(1, 8, octaves=0),
         lambda: foreground(torch.zeros(1, 4, 4), 1.5),
         lambda: scenes(2, 8, share=(0.5, 1.5), generator=seeded()),
