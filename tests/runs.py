@@ -45,16 +45,18 @@ def network(task: str, seed: int = 0, norm: bool = True) -> Network:
 
 def start(
     method: str | type[Method],
-    task: str = "classification",
+    task: str | None = None,
     *,
     how: Plan | None = None,
     net: Network | None = None,
     pair: tuple[Domain | None, Domain | None] | None = None,
     **more: Any,
 ) -> Adapted:
-    """A short run of a method on a small toy pair."""
+    """A short run of a method on a small toy pair, of the first task on its card where none is named."""
+    kind = find(method) if isinstance(method, str) else method
+    task = task or kind.card.tasks[0]
     source, target = pair or small(task)[:2]
-    options = {"preprocess": toys.PREPROCESS[task], "device": "cpu", **more}
+    options = {"preprocess": toys.PREPROCESS[task], "device": "cpu", **toys.SETTINGS.get(kind.name, {}), **more}
     return adapt(net or network(task), source, target, method, plan=how or plan(), **options)
 
 

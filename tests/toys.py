@@ -110,3 +110,5 @@ PREPROCESS = {
     "classification": Preprocess(size=(SIDE, SIDE)),
     "segmentation": Preprocess(crop=(SIDE, SIDE), channels=1),
 }
+SETTINGS = {"cellseguda": {"critic_width": 8, "width": 4}}
+"""Of methods whose parts are, by default, far larger than the toy networks."""

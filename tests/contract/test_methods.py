@@ -19,7 +19,7 @@ import torch
 import toys
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from runs import GAMES, METHODS, Killed, assert_same, differs, network, on_tick, plan, small, start, state
+from runs import GAMES, METHODS, TASKS, Killed, assert_same, differs, network, on_tick, plan, small, start, state
 from safetensors.torch import load_file
 
 from acclimate import networks
@@ -46,6 +46,7 @@ def is_reference(name: str) -> bool:
 
 def made(name: str, task: str, **settings: Any) -> Method:
     torch.manual_seed(0)
+    settings = {**toys.SETTINGS.get(name, {}), **settings}
     return find(name)(network(task), build(task, small(task)[0].classes), plan(), **settings)
 
 
@@ -59,7 +60,8 @@ def long_run(name: str, task: str, seed: int) -> Adapted:
     net = network(task, seed)
     if Need.SOURCE_MODEL in find(name).needs:
         net = long_run("source-only", task, seed).model.method.net
-    return adapt(net, source, target, name, plan=how, preprocess=toys.PREPROCESS[task], device="cpu")
+    more = toys.SETTINGS.get(name, {})
+    return adapt(net, source, target, name, plan=how, preprocess=toys.PREPROCESS[task], device="cpu", **more)
 
 
 @functools.cache
@@ -226,8 +228,7 @@ def test_one_step_more_is_another_state(name: str, task: str, tmp_path: Path) ->
 
 @method
 def test_two_equal_runs_are_byte_identical(name: str, tmp_path: Path) -> None:
-    task = find(name).card.tasks[0]
-    one, two = (start(name, task, folder=tmp_path / f"{i}") for i in range(2))
+    one, two = (start(name, folder=tmp_path / f"{i}") for i in range(2))
     assert_same(state(one), state(two))
     assert (tmp_path / "0/metrics.jsonl").read_bytes() == (tmp_path / "1/metrics.jsonl").read_bytes()
 
@@ -272,11 +273,17 @@ def test_opens_no_domain_that_it_does_not_need(name: str, task: str) -> None:
 
 @method
 def test_says_which_domain_is_missing(name: str) -> None:
-    source, target, _ = small("classification")
+    source, target, _ = small(find(name).card.tasks[0])
     for need, pair in ((Need.SOURCE, (None, target)), (Need.TARGET, (source, None))):
         if need in find(name).needs:
             with pytest.raises(UsageError, match=f"{name} needs a"):
                 start(name, pair=pair)
+
+
+@pytest.mark.parametrize(("name", "task"), [(n, t) for n in METHODS for t in TASKS if (n, t) not in GAMES])
+def test_refuses_a_task_that_its_card_does_not_name(name: str, task: str) -> None:
+    with pytest.raises(UsageError, match=f"{name}.*{task}.*choose"):
+        start(name, task)
 
 
 # -- it predicts, and can be kept -------------------------------------------------------------------------------------

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from acclimate.errors import UsageError
 
@@ -29,3 +30,28 @@ def critic(shape: Sequence[int], hidden: Sequence[int] = (100,)) -> nn.Sequentia
     for inputs, outputs in itertools.pairwise(widths):
         layers += [nn.Linear(inputs, outputs) if len(shape) == 1 else nn.Conv2d(inputs, outputs, 1), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
+
+
+class _Patches(nn.Sequential):
+    """Convolutions that halve a map, down to one position and no further."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self:
+            if isinstance(layer, nn.Conv2d):  # needs two pixels; its own padding is of zeros too
+                x = F.pad(x, (0, max(0, 2 - x.shape[3]), 0, max(0, 2 - x.shape[2])))
+            x = layer(x)
+        return x
+
+
+def patch_critic(inputs: int, width: int = 64) -> nn.Sequential:
+    """One domain logit for each patch of a map: ``(N, inputs, H, W) -> (N, 1, H // 32, W // 32)``, at least 1 x 1.
+
+    Five 4x4 convolutions of stride 2 with width, 2, 4, 8 * width and 1 channels and LeakyReLU of slope 0.2 between them.
+    Tsai et al., Learning to Adapt Structured Output Space for
+    Semantic Segmentation, CVPR 2018, section 4.2.
+    """
+    widths = [inputs, width, 2 * width, 4 * width, 8 * width, 1]
+    layers: list[nn.Module] = []
+    for number, outputs in itertools.pairwise(widths):
+        layers += [nn.Conv2d(number, outputs, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+    return _Patches(*layers[:-1])
