@@ -125,6 +125,11 @@ class Method(nn.Module):
 
     def __init__(self, net: Network, task: Task, plan: Plan, **settings: Any) -> None:
         super().__init__()
+        card = getattr(type(self), "card", None)  # a method of one's own needs none
+        if card is not None and task.name not in card.tasks:
+            raise UsageError(
+                f"{self.name} is for {' and '.join(card.tasks)}; for {task.name} choose another method (acclimate methods)"
+            )
         self.net, self.task, self.plan = net, task, plan
         self.settings = type(self).Settings(**settings)
         self.conductor: Conductor | None = None

@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from acclimate.data.streams import Batch
-from acclimate.errors import UsageError
 from acclimate.losses import domain_accuracy, domain_cross_entropy, soft_dice
 from acclimate.methods.base import Card, Method, Player, Progress, Stage, Train
 from acclimate.networks.critics import patch_critic
@@ -71,8 +70,6 @@ class CellSegUDA(Method):
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
-        if self.task.name not in self.card.tasks:
-            raise UsageError(f"{self.name} segments; for {self.task.name} choose another method (acclimate methods)")
         masks, channels = len(self.task.classes) - 1, self.net.input_shape[0]
         width = self.settings.width or min(64, self.net.shapes["features"][0])
         self.critic = patch_critic(masks, self.settings.critic_width)

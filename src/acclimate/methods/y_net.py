@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from acclimate.data.streams import Batch
-from acclimate.errors import UsageError
 from acclimate.losses import soft_dice
 from acclimate.methods.base import Card, Method, Player, Progress, Stage, Train
 from acclimate.networks.contract import Output
@@ -68,8 +67,6 @@ class YNet(Method):
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
-        if self.task.name not in self.card.tasks:
-            raise UsageError(f"{self.name} segments; for {self.task.name} choose another method (acclimate methods)")
         self.decoder = Decoder(self.net.shapes[self.net.align], self.net.input_shape)
 
     def players(self) -> Mapping[str, Player]:
