@@ -24,6 +24,7 @@ from acclimate.cli import (
     networks,
     predict,
     report,
+    study,
 )
 
 SECTIONS: dict[str, dict[str, Callable[..., None]]] = {
@@ -34,6 +35,7 @@ SECTIONS: dict[str, dict[str, Callable[..., None]]] = {
         "evaluate": evaluate.evaluate,
         "predict": predict.predict,
         "report": report.report,
+        "study": study.study,
         "import": import_.import_,
         "export": export.export,
     },
@@ -60,6 +62,7 @@ EXAMPLES = {
     ),
     "predict": ("acclimate predict runs/simulated-to-microscope new-images/ --out predictions/",),
     "report": ("acclimate report runs/simulated-to-microscope",),
+    "study": ("acclimate study bn", "acclimate study bn --size paper --seeds 3 --device cuda"),
     "import": ("acclimate import weights.pt --network unet --classes background,cell --out models/mine",),
     "export": ("acclimate export runs/simulated-to-microscope --out model.onnx",),
     "methods": ("acclimate methods", "acclimate methods dann"),

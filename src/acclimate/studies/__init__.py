@@ -1,0 +1,1 @@
+"""The experiments that explain when and why adaptation works."""
