@@ -15,6 +15,7 @@ from acclimate.cli import (
     console,
     datasets,
     demo,
+    diagnose,
     doctor,
     download,
     evaluate,
@@ -31,6 +32,7 @@ SECTIONS: dict[str, dict[str, Callable[..., None]]] = {
     "Work": {
         "demo": demo.demo,
         "check": check.check,
+        "diagnose": diagnose.diagnose,
         "adapt": adapt.adapt,
         "evaluate": evaluate.evaluate,
         "predict": predict.predict,
@@ -50,6 +52,10 @@ SECTIONS: dict[str, dict[str, Callable[..., None]]] = {
 }
 EXAMPLES = {
     "demo": ("acclimate demo", "acclimate demo perlin --seeds 3", "acclimate demo --list"),
+    "diagnose": (
+        "acclimate diagnose simulated/ microscope/",
+        "acclimate diagnose simulated/ microscope/ --model runs/simulated-to-microscope",
+    ),
     "check": ("acclimate check simulated/ microscope/",),
     "adapt": (
         "acclimate adapt --source simulated/ --target microscope/",

@@ -7,6 +7,8 @@ import signal
 import threading
 from types import FrameType, TracebackType
 
+from acclimate.errors import Interrupted
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -28,6 +30,8 @@ class Interruptible:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
+        if self.asked and kind is None:  # it came too late for this run, and must not be lost on what follows
+            raise Interrupted("interrupted; run the same command to continue")
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.asked:
