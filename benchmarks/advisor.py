@@ -157,7 +157,12 @@ def collect(kind: str, seeds: list[int], shifts: int, out: Path, only: list[str]
             # The empty shift comes first: advice where nothing moved counts too.
             wanted = [
                 (),
-                *draw(shifts - 1, 1000 * seed + zlib.crc32(f"{kind} {name}".encode()) % 1000, compound=0.5, channels=channels),
+                *draw(
+                    shifts - 1,
+                    1000 * seed + zlib.crc32(f"{kind} {name}".encode()) % 1000,
+                    compound=0.5,
+                    channels=channels,
+                ),
             ]
             with path.open("a") as stream:
                 for number in range(done, shifts):

@@ -10,10 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from acclimate.diagnosis.behaviour import Reference, behaviour, defined
+from acclimate.diagnosis.behaviour import Reference, behaviour, score
 from acclimate.diagnosis.windows import Windows
 from acclimate.errors import DataError
-from acclimate.tasks import Task
 from acclimate.transforms.shifts import Shift, shift
 
 LEAST = 24  # trials below which nothing is learnt
@@ -63,11 +62,6 @@ def trial(source: Reference, pool: Windows, by: Sequence[Shift], seed: int, coun
     right = [(labels == y).double() * (y >= 0) for labels in (before, after)]
     each = (right[1] - right[0]).flatten(1).mean(1) if y.ndim > 1 else right[1] - right[0]
     return Trial(tuple(by), found.facts, score(source.task, before, y), score(source.task, after, y), each.std().item())
-
-
-def score(task: Task, predicted: torch.Tensor, labels: torch.Tensor) -> float:
-    """The task's primary score; 0 where it is not defined."""
-    return defined(task.scores(task.confusion(predicted, labels))[task.primary])
 
 
 class Learner:

@@ -20,6 +20,7 @@ from acclimate.diagnosis.estimates import (
     thresholded_confidence,
 )
 from acclimate.diagnosis.properties import PROPERTIES, measured
+from acclimate.diagnosis.twin import twin
 from acclimate.diagnosis.windows import Windows, normalised
 from acclimate.distances import Null, bhattacharyya, frechet, sliced_energy, source_null
 from acclimate.errors import UsageError
@@ -104,7 +105,7 @@ def reference(net: Network, task: Task, preprocess: Preprocess, windows: Windows
         predicted_shares(task, state.predicted),
         borders(state.predicted),
         measured(windows.x),
-        defined(task.scores(task.confusion(state.predicted, windows.y))[task.primary]),
+        score(task, state.predicted, windows.y),
     )
 
 
@@ -203,10 +204,36 @@ def behaviour(source: Reference, windows: Windows, seed: int = 1) -> Behaviour:
     facts["agreement halfway before"] = agreement(source.task, halfway, before.predicted)
     facts["agreement halfway after"] = agreement(source.task, halfway, after.predicted)
     facts |= differing(before, after, halfway, source.calibration.temperatures)
+    facts |= of_twin(source, windows, {"before": before.predicted, "after": after.predicted}, seed)
     here = measured(windows.x)
     for name in PROPERTIES:
         facts[f"image {name}"] = effect(source.properties[name], here[name])
     return Behaviour(before, after, facts, distances)
+
+
+def of_twin(source: Reference, windows: Windows, target: dict[str, Tensor], seed: int) -> dict[str, float]:
+    """What adaptation does to the labelled twin of the target (:mod:`acclimate.diagnosis.twin`): scores one can take,
+    and how far the predictions ``target`` are from the twin's in shares and borders, which says how far to trust them."""
+    mine = source.windows[: len(windows)]
+    assert mine.y is not None
+    x = normalised(twin(mine.x, windows.x, seed), source.preprocess)
+    adapted = copy.deepcopy(source.net)
+    restat(adapted, list(x.split(BATCH)))
+    found = {"before": predict(source.net, x), "after": predict(adapted, x)}
+    facts = {}
+    for when, predicted in found.items():
+        facts[f"twin score {when}"] = score(source.task, predicted, mine.y)
+        here, there = (predicted_shares(source.task, labels) for labels in (predicted, target[when]))
+        facts[f"twin shares {when}"] = divergence(here, there)
+        facts[f"twin borders {when}"] = math.log((borders(target[when]) + 1e-3) / (borders(predicted) + 1e-3))
+    facts["twin differ"] = 1 - agreement(source.task, found["before"], found["after"])
+    facts["twin ratio"] = (facts["twin score after"] - facts["twin score before"]) / (facts["twin differ"] + 0.01)
+    return facts
+
+
+def score(task: Task, predicted: Tensor, labels: Tensor) -> float:
+    """The task's primary score; 0 where it is not defined."""
+    return defined(task.scores(task.confusion(predicted, labels))[task.primary])
 
 
 def differing(before: State, after: State, halfway: Tensor, temperatures: Tensor) -> dict[str, float]:
@@ -280,7 +307,7 @@ def borders(predicted: Tensor) -> float:
 
 def agreement(task: Task, one: Tensor, other: Tensor) -> float:
     """The task's primary score of one prediction with the other as the truth."""
-    return defined(task.scores(task.confusion(one, other))[task.primary])
+    return score(task, one, other)
 
 
 def defined(value: float) -> float:

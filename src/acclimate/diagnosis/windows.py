@@ -26,7 +26,7 @@ class Windows:
     def __len__(self) -> int:
         return len(self.x)
 
-    def __getitem__(self, rows: Tensor) -> Windows:
+    def __getitem__(self, rows: Tensor | slice) -> Windows:
         return Windows(self.x[rows], None if self.y is None else self.y[rows], self.images[rows])
 
 
