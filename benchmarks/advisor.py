@@ -1,6 +1,6 @@
 """Is the advice right? Shifts of many sources, each really adapted and scored, kept as one JSON line each.
 
-    python benchmarks/advisor.py collect --set test [--seeds 0 1 2] [--shifts 45] [--out .cache/advisor]
+    python benchmarks/advisor.py collect --set test [--seeds 0 1 2] [--shifts 30] [--out .cache/advisor]
     python benchmarks/advisor.py judge --set test [--out .cache/advisor] [--results results/advisor.json]
 
 ``collect`` trains a small network on every source (kept, resumable), draws shifts and tries each. Sources of the set "dev"
@@ -14,23 +14,27 @@ import json
 import time
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from scipy.stats import spearmanr
 
-from acclimate import networks, tasks
+from acclimate import __version__, networks, tasks
 from acclimate.data import Domain, open_splits
 from acclimate.data.perlin import scenes
 from acclimate.data.preprocess import Preprocess
-from acclimate.diagnosis.advisor import trial
+from acclimate.diagnosis.advisor import Advisor, Learner, Trial, leave_kinds_out, trial
 from acclimate.diagnosis.behaviour import reference
+from acclimate.diagnosis.diagnose import verdict_of
 from acclimate.diagnosis.windows import cut
 from acclimate.engine.adapt import adapt
 from acclimate.engine.checkpoint import load_weights, read_tensors, write_tensors
+from acclimate.files import write_json
 from acclimate.plan import Optimiser, Plan
 from acclimate.transforms.augment import Geometry
-from acclimate.transforms.shifts import draw
+from acclimate.transforms.shifts import Shift, draw
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared" / "data"
@@ -188,15 +192,190 @@ def collect(kind: str, seeds: list[int], shifts: int, out: Path, only: list[str]
             )
 
 
+# -- figures ----------------------------------------------------------------------------------------------------------
+
+GROUPS: dict[
+    str, tuple[str, ...]
+] = {  # what the advisor may read; "agreement" says how much changes and is always known
+    "Bhattacharyya before": ("bhattacharyya before",),
+    "distances": ("frechet", "energy", "bhattacharyya", "shift ", "spread "),
+    "confidence": ("calibrated score", "confidence", "thresholded", "entropy", "unsure"),
+    "agreement": ("agreement", "steady", "differ", "margin", "halfway"),
+    "morphology": ("shares", "last share", "largest share", "borders", "smooth"),
+    "twin": ("twin",),
+    "all but the twin": ("!twin",),
+    "all": ("",),
+}
+
+
+def only(facts: dict[str, float], prefixes: tuple[str, ...]) -> dict[str, float]:
+    """The facts of a group."""
+    if prefixes[0].startswith("!"):
+        return {name: value for name, value in facts.items() if not name.startswith(prefixes[0][1:])}
+    return {n: v for n, v in facts.items() if n == "agreement" or n.startswith(prefixes)}
+
+
+def as_trial(row: dict[str, Any], prefixes: tuple[str, ...] = ("",)) -> Trial:
+    """A line of the collection as the advisor knows it."""
+    shifts = tuple(Shift(**one) for one in row["shifts"])
+    return Trial(shifts, only(row["facts"], prefixes), row["before"], row["after"], row["deviation"])
+
+
+def own_families(rows: list[dict[str, Any]], prefixes: tuple[str, ...]) -> np.ndarray:
+    """As the product does: trained on other kinds of shift of the same source and network."""
+    predicted = np.zeros(len(rows))
+    for key_ in sorted({(row["source"], row["seed"]) for row in rows}):
+        mine = [i for i, row in enumerate(rows) if (row["source"], row["seed"]) == key_]
+        predicted[mine] = leave_kinds_out([as_trial(rows[i], prefixes) for i in mine])
+    return predicted
+
+
+def other_sources(rows: list[dict[str, Any]], prefixes: tuple[str, ...]) -> np.ndarray:
+    """Trained on the shifts of all other sources, none of this one."""
+    predicted = np.zeros(len(rows))
+    for source in sorted({row["source"] for row in rows}):
+        trials = [as_trial(row, prefixes) for row in rows if row["source"] != source]
+        learner = Learner([one.facts for one in trials], [one.gain for one in trials])
+        mine = [i for i, row in enumerate(rows) if row["source"] == source]
+        predicted[mine] = learner.predict([only(rows[i]["facts"], prefixes) for i in mine])
+    return predicted
+
+
+def figures(rows: list[dict[str, Any]], predicted: np.ndarray) -> dict[str, Any]:
+    """How good predictions are, by seed: mean and deviation."""
+    found: dict[str, list[float]] = {}
+    for seed in sorted({row["seed"] for row in rows}):
+        mine = np.array([row["seed"] == seed for row in rows])
+        before, after = (np.array([row[when] for row in rows])[mine] for when in ("before", "after"))
+        sources = np.array([row["source"] for row in rows])[mine]
+        gain, guess = after - before, predicted[mine]
+        advised, oracle = np.where(guess > 0, after, before), np.maximum(before, after)
+        matters = np.abs(gain) > 0.01
+        values = {
+            "spearman": spearmanr(guess, gain).statistic,
+            "spearman within a source": np.mean(
+                [spearmanr(guess[sources == s], gain[sources == s]).statistic for s in set(sources)]
+            ),
+            "spearman where |gain| > .01": spearmanr(guess[matters], gain[matters]).statistic,
+            "mean absolute error": np.abs(guess - gain).mean(),
+            "score never": before.mean(),
+            "score always": after.mean(),
+            "score advised": advised.mean(),
+            "score oracle": oracle.mean(),
+            "share of the oracle's gain": (advised.mean() - before.mean()) / (oracle.mean() - before.mean()),
+            "share of always' gain": (after.mean() - before.mean()) / (oracle.mean() - before.mean()),
+            "adopted": (guess > 0).mean(),
+            "harmful, of all": ((guess > 0) & (gain < -0.05)).mean(),
+            "harmful, of adopted": ((guess > 0) & (gain < -0.05)).sum() / max(1, (guess > 0).sum()),
+            "harmful if always": (gain < -0.05).mean(),
+        }
+        for name, value in values.items():
+            found.setdefault(name, []).append(float(value))
+    return {
+        name: {"mean": float(np.mean(v)), "deviation": float(np.std(v, ddof=1)) if len(v) > 1 else None}
+        for name, v in found.items()
+    }
+
+
+def verdicts(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the three verdicts were worth: the interval of each shift, from trials of other kinds of the same source."""
+    counts: dict[str, list[float]] = {"adapt": [], "don't adapt": [], "uncertain": []}
+    covered = []
+    for key_ in sorted({(row["source"], row["seed"]) for row in rows}):
+        mine = [row for row in rows if (row["source"], row["seed"]) == key_]
+        trials = [as_trial(row) for row in mine]
+        kinds = [{by.family for by in one.shifts} for one in trials]
+        for kind in sorted(set().union(*kinds)):
+            rest = [one for one, of in zip(trials, kinds) if kind not in of]
+            advisor = Advisor(rest)
+            for one, of in zip(trials, kinds):
+                if of == {kind}:
+                    said = advisor.ask(one.facts)
+                    covered.append(said.low <= one.gain <= said.high)
+                    counts[verdict_of(said)].append(one.gain)
+    return {
+        "coverage of the 90 % interval": float(np.mean(covered)),
+        **{
+            name: {
+                "times": len(gains),
+                "mean gain": float(np.mean(gains)) if gains else None,
+                "share with gain < -.05": float(np.mean(np.array(gains) < -0.05)) if gains else None,
+                "share with gain > .02": float(np.mean(np.array(gains) > 0.02)) if gains else None,
+            }
+            for name, gains in counts.items()
+        },
+    }
+
+
+def judge(kind: str, out: Path, results: Path) -> None:
+    """All figures, as JSON and as a table."""
+    rows = [json.loads(line) for path in sorted(out.glob(f"{kind}-*.jsonl")) for line in path.read_text().splitlines()]
+    gain = np.array([row["after"] - row["before"] for row in rows])
+    facts = {name: np.array([row["facts"][name] for row in rows]) for name in rows[0]["facts"]}
+    raw = {
+        "Bhattacharyya before": facts["bhattacharyya before"],
+        "Bhattacharyya after": -facts["bhattacharyya after"],
+        "Frechet before (late layers)": facts["frechet late before"],
+        "Frechet after (late layers)": -facts["frechet late after"],
+        "difference of calibrated scores": facts["calibrated score after"] - facts["calibrated score before"],
+        "difference of DoC": facts["confidence difference after"] - facts["confidence difference before"],
+        "difference of ATC": facts["thresholded confidence after"] - facts["thresholded confidence before"],
+        "difference of steadiness": facts["steady after"] - facts["steady before"],
+        "gain of the twin": facts["twin score after"] - facts["twin score before"],
+    }
+    found: dict[str, Any] = {
+        "acclimate": __version__,
+        "shifts": len(rows),
+        "sources": {
+            f"{name} {seed}": {
+                "own": next(row["own"] for row in mine),
+                "never": float(np.mean([row["before"] for row in mine])),
+                "always": float(np.mean([row["after"] for row in mine])),
+                "oracle": float(np.mean([max(row["before"], row["after"]) for row in mine])),
+                "shifts": len(mine),
+            }
+            for name, seed in sorted({(row["source"], row["seed"]) for row in rows})
+            if (mine := [row for row in rows if (row["source"], row["seed"]) == (name, seed)])
+        },
+        "share of shifts that change the score by more than .01": float((np.abs(gain) > 0.01).mean()),
+        "rank correlation of single facts": {
+            name: float(spearmanr(value, gain).statistic) for name, value in raw.items()
+        },
+        "other kinds of the same source": {},
+        "other sources": {},
+    }
+    for name, prefixes in GROUPS.items():
+        found["other kinds of the same source"][name] = figures(rows, own_families(rows, prefixes))
+        found["other sources"][name] = figures(rows, other_sources(rows, prefixes))
+        write_json(results, found)
+        for protocol in ("other kinds of the same source", "other sources"):
+            one = found[protocol][name]
+            print(
+                f"{protocol:32} {name:22} rho {one['spearman']['mean']:.3f} "
+                f"oracle's gain {one[ORACLES]['mean']:.1%} harmful {one['harmful, of adopted']['mean']:.1%} of adopted",
+                flush=True,
+            )
+    found["verdicts"] = verdicts(rows)
+    write_json(results, found)
+    print(json.dumps(found["verdicts"], indent=1))
+
+
+ORACLES = "share of the oracle's gain"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("collect",))
+    parser.add_argument("what", choices=("collect", "judge"))
     parser.add_argument("--set", choices=("dev", "test"), default="dev")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--shifts", type=int, default=40)
+    parser.add_argument("--shifts", type=int, default=30)
     parser.add_argument("--out", type=Path, default=REPOSITORY / ".cache" / "advisor")
     parser.add_argument("--only", nargs="+", default=[])
+    parser.add_argument("--results", type=Path, default=REPOSITORY / "results" / "advisor.json")
     chosen = parser.parse_args()
+    if chosen.what == "judge":
+        judge(chosen.set, chosen.out, chosen.results)
+        return
     collect(chosen.set, chosen.seeds, chosen.shifts, chosen.out, chosen.only)
 
 

@@ -31,7 +31,6 @@ TINY = BNStudy(
 
 @pytest.fixture
 def tiny(monkeypatch):
-    monkeypatch.setattr("acclimate.engine.evaluate.RESAMPLES", 2)  # the study uses no interval
     monkeypatch.setattr(bn, "SIZES", {"small": TINY, "paper": TINY.replace(steps=3)})
 
 

@@ -479,6 +479,22 @@ def test_source_null_never_shares_an_image() -> None:
     assert null == Null(10.5, pytest.approx(np.std(range(1, 21), ddof=1)), 10.5)
 
 
+def test_source_null_gives_the_images_of_either_half() -> None:
+    images = torch.tensor([5, 5, 9, 9, 9, 2, 2, 7])
+    place = {2: 0, 5: 1, 7: 2, 9: 3}
+    x = torch.tensor([[place[int(image)], 0.0] for image in images])
+    seen = []
+
+    def look(a: Tensor, b: Tensor, groups_a: Tensor, groups_b: Tensor) -> float:
+        assert a[:, 0].tolist() == groups_a.tolist()
+        assert b[:, 0].tolist() == groups_b.tolist()
+        seen.append(len(a))
+        return 0.0
+
+    source_null(look, x, images, repeats=5, grouped=True)
+    assert len(seen) == 5
+
+
 def test_source_null_by_image_is_wider_than_by_row() -> None:
     images = torch.arange(16).repeat_interleave(20)
     x = gauss(16, 4)[images] + 0.1 * gauss(320, 4, 1)

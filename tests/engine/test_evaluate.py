@@ -70,6 +70,7 @@ def test_score_is_that_of_the_labels_by_hand() -> None:
     assert found.value == pytest.approx(expected)
     assert found.interval[0] <= found.value <= found.interval[1]
     assert found == evaluate(model, test)
+    assert evaluate(model, test, resamples=0) == dataclasses.replace(found, interval=None)
     assert source.classes == test.classes
 
 

@@ -99,17 +99,21 @@ def summary_table(found: dict[str, Evaluation]) -> str:
     more = [name for name in first.scores if name != first.primary and not name.startswith(("recall ", "IoU "))]
     rows = []
     for name, evaluation in found.items():
-        low, high = evaluation.interval
         rows.append(
             [
                 label(name, Need.TARGET_LABELS in find(name).needs),
                 console.percent(evaluation.value),
-                f"{100 * low:.1f} to {100 * high:.1f}",
+                _range(evaluation.interval),
                 "" if evaluation is first else console.percent(evaluation.value - first.value, sign=True),
                 *(console.percent(evaluation.scores[score]) for score in more),
             ]
         )
     return console.table(["", first.primary, "95 % interval", "difference", *more], rows)
+
+
+def _range(interval: tuple[float, float] | None) -> str:
+    """An interval in per cent."""
+    return "" if interval is None else f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"
 
 
 def class_table(found: dict[str, Evaluation], classes: tuple[str, ...]) -> str:

@@ -19,6 +19,7 @@ LEAST = 24  # trials below which nothing is learnt
 LEVEL = 0.9  # of the interval
 NOTHING = 0.02  # a gain too small to be worth the trouble
 FLOOR = 0.01  # of what adaptation changes, in the scale of the task's score
+FAR = 2.5  # normal scores
 HALF_WIDTH = 0.05  # how well a labelled sample shall tell the gain
 Array = NDArray[np.float64]
 
@@ -70,25 +71,30 @@ class Learner:
     gain = c r: c = 1 - agreement is what adaptation changes, measured in the task's own score, and r in [-1, 1] says how
     much of that is for the better. (1 - IoU and 1 - accuracy are metrics, so by the triangle inequality |gain| <= c
     whatever the truth is.) Only r is learnt, by the mean of extremely randomised trees (Geurts et al., 2006) and
-    ridge regression, each trial weighing as much as it changes: trees find which kind of shift it is, the line ranks.
+    ridge regression on ranks, each trial weighing as much as it changes: trees find which kind of shift it is, the line
+    orders shifts of one kind.
     """
 
     def __init__(self, facts: Sequence[Mapping[str, float]], gains: Sequence[float] | Array, seed: int = 0) -> None:
         from sklearn.ensemble import ExtraTreesRegressor
         from sklearn.linear_model import RidgeCV
-        from sklearn.preprocessing import StandardScaler
+        from sklearn.preprocessing import QuantileTransformer
 
         x, c = table(facts), changed(facts)
         r = np.clip(np.asarray(gains) / c, -1.0, 1.0)
-        self.scaler = StandardScaler().fit(x)
+        self.ranks = QuantileTransformer(n_quantiles=min(50, len(x)), output_distribution="normal").fit(x)
         self.trees = ExtraTreesRegressor(200, min_samples_leaf=2, max_features=0.4, random_state=seed).fit(x, r, c)
-        self.ridge = RidgeCV(np.logspace(-1, 4, 20)).fit(self.scaler.transform(x), r, c)
+        self.ridge = RidgeCV(np.logspace(0, 4, 20)).fit(self._ranked(x), r, c)
 
     def predict(self, facts: Sequence[Mapping[str, float]]) -> Array:
         """Gains ``(n,)``."""
         x = table(facts)
-        line = np.clip(self.ridge.predict(self.scaler.transform(x)), -1.0, 1.0)
+        line = np.clip(self.ridge.predict(self._ranked(x)), -1.0, 1.0)
         return (self.trees.predict(x) + line) / 2 * changed(facts)
+
+    def _ranked(self, x: Array) -> Array:
+        """Each fact as the normal score of its rank among the trials: beyond the last of them a line may not run on."""
+        return np.clip(self.ranks.transform(x), -FAR, FAR)
 
 
 def changed(facts: Sequence[Mapping[str, float]]) -> Array:

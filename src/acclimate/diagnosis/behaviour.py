@@ -26,10 +26,11 @@ from acclimate.distances import Null, bhattacharyya, frechet, sliced_energy, sou
 from acclimate.errors import UsageError
 from acclimate.networks.activations import Activations, activations
 from acclimate.networks.contract import Network
-from acclimate.networks.statistics import restat, set_statistics, statistics
+from acclimate.networks.statistics import mix, restat, set_statistics
 from acclimate.tasks import Task
 
-BATCH = 32
+BATCH = 32  # windows that share batch statistics
+PIXELS = 2**17  # of a batch that does not: activations that fit the cache are several times faster
 BASIS = 64  # principal directions of the source at which layers are compared
 POSITIONS = 16
 DIRECTIONS = 32
@@ -136,7 +137,7 @@ def observe(net: Network, x: Tensor, task: Task, seed: int) -> State:
     """Logits, logits of moved images, and the outputs of the BatchNorm layers, in evaluation mode."""
     logits: list[Tensor] = []
     layers = activations(
-        net, x.split(BATCH), positions=POSITIONS, seed=seed, outputs=lambda output: logits.append(output.logits.cpu())
+        net, parts(x), positions=POSITIONS, seed=seed, outputs=lambda output: logits.append(output.logits.cpu())
     )
     net.eval()
     given = torch.cat(logits).float().contiguous()
@@ -144,11 +145,16 @@ def observe(net: Network, x: Tensor, task: Task, seed: int) -> State:
     return State(given, given.argmax(1), moved.flip(-1) if moved.ndim == 3 else moved, layers)
 
 
+def parts(x: Tensor) -> Sequence[Tensor]:
+    """Batches for evaluation mode, where their size changes nothing but the time."""
+    return x.split(max(1, PIXELS // (x.shape[-1] * x.shape[-2])))
+
+
 @torch.no_grad()
 def predict(net: Network, x: Tensor) -> Tensor:
     """Classes ``(N, *)`` of images ``(N, C, H, W)``."""
     net.eval()
-    return torch.cat([net(part).logits.contiguous().argmax(1).cpu() for part in x.split(BATCH)])
+    return torch.cat([net(part).logits.contiguous().argmax(1).cpu() for part in parts(x)])
 
 
 def move(x: Tensor, task: Task) -> Tensor:
@@ -164,12 +170,10 @@ def behaviour(source: Reference, windows: Windows, seed: int = 1) -> Behaviour:
     x = normalised(windows.x, source.preprocess)
     before = observe(source.net, x, source.task, seed)
     adapted = copy.deepcopy(source.net)
-    kept = statistics(adapted)
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
     changes = restat(adapted, list(x[order].split(BATCH)))
     after = observe(adapted, x, source.task, seed)
-    set_statistics(adapted, kept)
-    restat(adapted, list(x[order].split(BATCH)), alpha=HALFWAY)
+    set_statistics(adapted, {c.layer: mix(c.before, c.after, HALFWAY) for c in changes})
     halfway = predict(adapted, x)
 
     facts: dict[str, float] = {}

@@ -25,8 +25,8 @@ from acclimate.random import key
 from acclimate.transforms.shifts import draw
 
 SCHEMA: Literal[1] = 1
-WINDOWS, SIDE = 48, 128  # of a trial and of the target; pixels
-REFERENCE = 96  # windows of the source that say what is usual
+WINDOWS, SIDE = 32, 96  # of a trial and of the target; pixels
+REFERENCE = 64  # windows of the source that say what is usual
 BUDGET = 240.0  # seconds
 MOST_TRIALS = 120
 Verdict = Literal["adapt", "don't adapt", "uncertain"]
@@ -177,7 +177,7 @@ def diagnose(
     advice = Advisor(tried, seed).ask(found.facts)
     layers = _layers(usual, found, there.images, seed)
     checks = [*_image_checks(usual.windows, there, seed), *_prediction_checks(usual, found.before, there.images, seed)]
-    verdict = _verdict(advice)
+    verdict = verdict_of(advice)
     label = images_to_label(tried) if verdict == "uncertain" else None
     own = quality(usual, usual.state)
     estimates = [
@@ -367,7 +367,8 @@ def _images_only(source: Domain, target: Domain, shared: dict[str, Any], seed: i
 # -- words ------------------------------------------------------------------------------------------------------------
 
 
-def _verdict(advice: Advice) -> Verdict:
+def verdict_of(advice: Advice) -> Verdict:
+    """Adapt where the whole interval is a gain, don't where none of it is worth the trouble, else uncertain."""
     if advice.low > 0:
         return "adapt"
     return "don't adapt" if advice.high <= NOTHING else "uncertain"

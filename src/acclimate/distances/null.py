@@ -22,7 +22,7 @@ class Null(NamedTuple):
 
 
 def source_null(
-    distance: Callable[[Tensor, Tensor], Tensor | float],
+    distance: Callable[..., Tensor | float],
     x: Tensor,
     images: Tensor,
     *,
@@ -30,6 +30,7 @@ def source_null(
     repeats: int = 20,
     seed: int = 0,
     level: float = 0.95,
+    grouped: bool = False,
 ) -> Null:
     """The distance between two disjoint random halves of the source: the bias and spread of a finite sample.
 
@@ -42,6 +43,8 @@ def source_null(
         size: rows drawn from each half without replacement; all of them where None. The bias depends on it: give the
             number of rows with which the distance itself is computed.
         repeats: number of random splits. seed: fixes them. level: of the quantile.
+        grouped: give ``distance`` the images of the rows of either half too, as
+            :func:`~acclimate.distances.classifier_two_sample` takes them.
 
     Raises :class:`UsageError` for unusable matrices, fewer than 2 images, fewer than 2 repeats, a level outside
     0..1, or a half with fewer than ``size`` rows.
@@ -61,7 +64,8 @@ def source_null(
         source = generator("null", seed, repeat)
         chosen = torch.randperm(len(found), generator=source) < len(found) // 2
         halves = [_draw(half, size, source) for half in (chosen[image], ~chosen[image])]
-        values.append(float(distance(*(x[half.to(x.device)] for half in halves))))
+        groups = [image[half] for half in halves] if grouped else []
+        values.append(float(distance(*(x[half.to(x.device)] for half in halves), *groups)))
     result = torch.tensor(values, dtype=torch.float64)
     return Null(result.mean().item(), result.std().item(), result.quantile(level).item())
 

@@ -22,7 +22,7 @@ class Evaluation:
 
     scores: dict[str, float]
     primary: str
-    interval: tuple[float, float]  # of the primary score; images are resampled
+    interval: tuple[float, float] | None  # of the primary score, images are resampled; None where none was asked for
     confusion: list[list[int]]
     images: int
 
@@ -32,8 +32,12 @@ class Evaluation:
         return self.scores[self.primary]
 
 
-def evaluate(model: Model, domain: Domain, seed: int = 0) -> Evaluation:
+def evaluate(model: Model, domain: Domain, seed: int = 0, *, resamples: int = RESAMPLES) -> Evaluation:
     """Predict every image and compare with its label.
+
+    Args:
+        seed: of the bootstrap. resamples: how many it draws; 0: no interval, which saves most of the time for few
+            small images.
 
     Raises :class:`UsageError` if the domain has no labels or other classes than the model, :class:`DataError` if a mask
     has another size than its image.
@@ -60,14 +64,15 @@ def evaluate(model: Model, domain: Domain, seed: int = 0) -> Evaluation:
             per_image.append(task.confusion(prediction, label))
     counts = torch.stack(per_image)
     scores = task.scores(counts.sum(0))
-    return Evaluation(scores, task.primary, _bootstrap(model, counts, seed), counts.sum(0).tolist(), len(domain))
+    interval = _bootstrap(model, counts, seed, resamples) if resamples else None
+    return Evaluation(scores, task.primary, interval, counts.sum(0).tolist(), len(domain))
 
 
-def _bootstrap(model: Model, counts: Tensor, seed: int) -> tuple[float, float]:
+def _bootstrap(model: Model, counts: Tensor, seed: int, resamples: int) -> tuple[float, float]:
     """The 2.5 % and 97.5 % quantiles of the primary score over resampled images."""
     task, rng = model.method.task, np.random.default_rng(key("bootstrap", seed))
     flat = counts.flatten(1).double()
-    draws = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=RESAMPLES)
-    sums = (torch.from_numpy(draws).double() @ flat).view(RESAMPLES, *counts.shape[1:])
+    draws = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=resamples)
+    sums = (torch.from_numpy(draws).double() @ flat).view(resamples, *counts.shape[1:])
     values = np.array([task.scores(confusion)[task.primary] for confusion in sums])
     return float(np.nanquantile(values, 0.025)), float(np.nanquantile(values, 0.975))

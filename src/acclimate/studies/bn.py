@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import functools
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -32,7 +33,7 @@ from acclimate.engine.model import Model
 from acclimate.engine.run import Report
 from acclimate.errors import Interrupted, UsageError
 from acclimate.experiment import Listener
-from acclimate.files import read_json, write_json
+from acclimate.files import read_json, sha256, write_json
 from acclimate.networks.activations import Activations, activations
 from acclimate.networks.contract import Network
 from acclimate.networks.norm import batch_norms
@@ -42,9 +43,8 @@ from acclimate.settings import Settings
 
 CLASSES = ("background", "object")
 Pair = tuple[float, float]
-GRID = (0.1, 0.3, 0.5, 0.7, 0.9)
+GRID = (0.3, 0.4, 0.5, 0.6, 0.7)  # four standard deviations of the noise from black and from white
 ALL = tuple((inside, outside) for inside in GRID for outside in GRID if inside != outside)
-DEAD = 1e-6  # a channel is dead where its variance is below this share of the median channel's
 BINS = 48
 
 
@@ -59,12 +59,12 @@ class Irregular(Settings):
 class BNStudy(Settings):
     """All that decides the numbers of the study; pairs are (mu1 of the object, mu2 of the background)."""
 
-    sources: tuple[Pair, ...] = ((0.3, 0.1), (0.9, 0.7), (0.7, 0.3), (0.3, 0.7), (0.6, 0.4), (0.9, 0.1))
+    sources: tuple[Pair, ...] = ((0.4, 0.3), (0.7, 0.6), (0.6, 0.4), (0.4, 0.6), (0.55, 0.45), (0.7, 0.3))
     targets: tuple[Pair, ...] = ALL  # the sources are targets too
-    dark_bright: tuple[Pair, Pair] = ((0.3, 0.1), (0.9, 0.7))  # the two sources shown against each other
-    regular: Pair = (0.7, 0.3)  # the source on which theory and irregular training are tested
-    moved: Pair = (0.9, 0.5)  # its target of another brightness
-    sigma: float = Field(0.15, gt=0)
+    dark_bright: tuple[Pair, Pair] = ((0.4, 0.3), (0.7, 0.6))  # the two sources shown against each other
+    regular: Pair = (0.6, 0.4)  # the source on which theory and irregular training are tested
+    moved: Pair = (0.7, 0.5)  # its target of another brightness
+    sigma: float = Field(0.075, gt=0)
     share: Pair = (0.3, 0.5)  # of the object in each image, uniform between the two
     side: int = Field(64, ge=8)
     width: int = Field(8, ge=1)
@@ -97,7 +97,7 @@ class BNStudy(Settings):
         "regular": Irregular(),
         "5 steps": Irregular(steps=5),
         "12 steps": Irregular(steps=12),
-        "high rate": Irregular(steps=40, lr=0.1),
+        "high rate": Irregular(lr=0.1),
         "batch of 2": Irregular(batch=2),
     }
 
@@ -113,8 +113,8 @@ class BNStudy(Settings):
         return tuple(dict.fromkeys((*self.targets, *self.sources)))
 
     def identity(self) -> str:
-        """A short name of these settings, which every cell carries."""
-        return f"{key(self.model_dump_json()):016x}"
+        """A short name of these settings and of the code that measures, which every cell carries."""
+        return f"{key(self.model_dump_json(), code()):016x}"
 
 
 SIZES = {
@@ -163,9 +163,9 @@ def measure(
     Args:
         seeds: the grid and the theory are repeated for seeds 0, 1, ...
         listener: hears of each cell.
-        force: measure again what was measured with other settings.
+        force: measure again what was measured with other settings or by other code.
 
-    Raises :class:`UsageError` if ``folder`` holds cells of other settings, :class:`Interrupted` after a signal: what is
+    Raises :class:`UsageError` if ``folder`` holds cells of other settings or code, :class:`Interrupted` after a signal: what is
     finished is kept.
     """
     if seeds < 1:
@@ -194,16 +194,26 @@ def measure(
 
 
 def _same_settings(study: BNStudy, folder: Path, force: bool) -> None:
-    path, wanted = folder / "settings.json", study.model_dump(mode="json")
+    path, wanted = folder / "settings.json", {**study.model_dump(mode="json"), "code": code()}
     if path.exists() and not force:
         found = read_json(path)
         other = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
         if other:
             raise UsageError(
-                f"{folder} holds a study with other settings ({', '.join(other)}); "
+                f"{folder} holds a study {'by other code' if other == ['code'] else 'with other settings'} "
+                f"({', '.join(other)}); "
                 "choose another --out, or measure again with --force"
             )
     write_json(path, wanted)
+
+
+@functools.cache
+def code() -> str:
+    """A hash of the files that say what is drawn, adapted, read and compared."""
+    root = Path(__file__).parents[1]
+    places = ("studies/bn.py", "data/perlin.py", "methods/adabn.py", "networks/activations.py")
+    files = [*(root / place for place in places), *sorted((root / "distances").glob("*.py"))]
+    return f"{key([sha256(file) for file in files]):016x}"
 
 
 def short(pair: Pair) -> str:
@@ -262,7 +272,7 @@ class _Bench:
         found = read_json(path) if path.exists() else None
         if found is None or found.get("settings") != mine:
             if found is not None and not self.force:
-                raise UsageError(f"{path} was measured with other settings; choose another --out, or --force")
+                raise UsageError(f"{path} was measured with other settings or code; choose another --out, or --force")
             begun = time.perf_counter()
             write_json(path, {"settings": mine, **make(), "seconds": time.perf_counter() - begun})
             found = read_json(path)
@@ -375,40 +385,52 @@ class _Bench:
     # -- what the cells hold --------------------------------------------------------------------------------------
 
     def _source(self, seed: int, source: Pair) -> dict[str, Any]:
-        from acclimate.distances import DISTANCES, source_null
+        from acclimate.distances import source_null
 
         model, home = self._source_at_work(seed, source)
         null: dict[str, dict[str, Any]] = {name: {} for name in self.study.distances}
-        for layer, (values, images) in home.items():
+        for layer, (values, images) in standardised(home, home).items():
             for name in self._distances_at(layer):
-                found = source_null(DISTANCES[name], values, images, repeats=self.study.null_repeats, seed=seed)
+                distance, grouped = distance_named(name)
+                found = source_null(
+                    distance, values, images, repeats=self.study.null_repeats, seed=seed, grouped=grouped
+                )
                 null[name][layer] = found._asdict()
-        score = evaluate(model, pictures(self.study, seed, source, self.study.target_images))
-        return {"source": source, "iou": score.value, "layers": list(home), "null": null}
+        return {
+            "source": source,
+            "iou": _score(model, pictures(self.study, seed, source, self.study.target_images)).value,
+            "layers": list(home),
+            "channels": sum(found.values.shape[1] for found in home.values()),
+            "unusable": sum(int((~usable(found.values)).sum()) for found in home.values()),
+            "null": null,
+        }
 
     def _pair(self, seed: int, source: Pair, target: Pair) -> dict[str, Any]:
-        from acclimate.distances import DISTANCES
-
         study = self.study
         model, home = self._source_at_work(seed, source)
         unlabelled = pictures(study, seed, target, study.target_images, "adapt").unlabelled()
         scored = pictures(study, seed, target, study.target_images)
         adapted = self._adapted(model, unlabelled)
-        before, after = (self._look(which, unlabelled, key(seed, "target")) for which in (model, adapted))
+        before, after = (
+            standardised(self._look(which, unlabelled, key(seed, "target")), home) for which in (model, adapted)
+        )
         distances: dict[str, dict[str, Any]] = {name: {} for name in study.distances}
-        for layer, (values, images) in home.items():
-            # As many images as the target has, and as either half of the null.
-            reference = values[images < study.target_images]
+        for layer, (values, images) in standardised(home, home).items():
+            some = images < study.target_images  # as many images as the target has, and as either half of the null
             for name in self._distances_at(layer):
+                distance, grouped = distance_named(name)
                 distances[name][layer] = {
-                    "before": float(DISTANCES[name](reference, before[layer].values)),
-                    "after": float(DISTANCES[name](reference, after[layer].values)),
+                    when: float(
+                        distance(values[some], there.values, *((images[some], there.images) if grouped else ()))
+                    )
+                    for when, there in (("before", before[layer]), ("after", after[layer]))
                 }
         return {
             "source": source,
             "target": target,
-            "without": scores(evaluate(model, scored)) | self._first_mask(model, scored),
-            "with": scores(evaluate(adapted, scored)) | self._first_mask(adapted, scored),
+            "clipped": clipped(scored),
+            "without": scores(_score(model, scored)) | self._first_mask(model, scored),
+            "with": scores(_score(adapted, scored)) | self._first_mask(adapted, scored),
             "distances": distances,
         }
 
@@ -434,8 +456,8 @@ class _Bench:
             ("negative", "x → 0.75 − x / 2", affine(-0.5, 0.75)),
             ("proportion", "object 10 % of the image", {"share": 0.1}),
             ("proportion", f"object {100 * (1 - middle / 2):.0f} % of the image", {"share": 1 - middle / 2}),
+            ("noise", "noise 1.5 times as strong", {"sigma": 1.5 * sigma}),
             ("noise", "noise twice as strong", {"sigma": 2 * sigma}),
-            ("noise", "noise three times as strong", {"sigma": 3 * sigma}),
         ]
         rows = []
         for prediction, name, look in looks:
@@ -443,9 +465,9 @@ class _Bench:
             rest = {setting: value for setting, value in look.items() if setting != "pair"}
             unlabelled = pictures(study, seed, pair, study.target_images, "adapt", **rest).unlabelled()
             scored = pictures(study, seed, pair, study.target_images, **rest)
-            without, adapted = (scores(evaluate(m, scored)) for m in (model, self._adapted(model, unlabelled)))
+            without, adapted = (scores(_score(m, scored)) for m in (model, self._adapted(model, unlabelled)))
             row = {"prediction": prediction, "name": name, "target": pair, "sigma": sigma, "share": study.share, **rest}
-            rows.append(row | {"without": without, "with": adapted})
+            rows.append(row | {"clipped": clipped(scored), "without": without, "with": adapted})
         return rows
 
     def _irregular(self, seed: int, kind: str) -> dict[str, Any]:
@@ -460,9 +482,9 @@ class _Bench:
             scored = pictures(study, seed, pair, count)
             fresh = pictures(study, seed, pair, count, "adapt").unlabelled()
             found[name] = {
-                "without": evaluate(model, scored).value,
-                "source statistics": evaluate(self._adapted(model, training), scored).value,
-                "target statistics": evaluate(self._adapted(model, fresh), scored).value,
+                "without": _score(model, scored).value,
+                "source statistics": _score(self._adapted(model, training), scored).value,
+                "target statistics": _score(self._adapted(model, fresh), scored).value,
             }
         return found
 
@@ -489,6 +511,44 @@ class _Bench:
         return {"source": source, "target": target, "decay": study.decay, "nets": nets}
 
 
+def distance_named(name: str) -> tuple[Callable[..., Tensor | float], bool]:
+    """A distance, and whether it is also given the image of each row."""
+    from acclimate.distances import DISTANCES, classifier_two_sample
+
+    return (classifier_two_sample, True) if name == "classifier" else (DISTANCES[name], False)
+
+
+def usable(values: Tensor) -> Tensor:
+    """``(C,)`` booleans: :func:`~acclimate.distances.usable_channels`, also where none is."""
+    from acclimate.distances import usable_channels
+
+    if bool((values == values[0]).all()):
+        return torch.zeros(values.shape[1], dtype=torch.bool, device=values.device)
+    return usable_channels(values)
+
+
+def standardised(found: Mapping[str, Activations], source: Mapping[str, Activations]) -> dict[str, Activations]:
+    """Activations in units of the source's standard deviation, without the channels that hardly vary on the source.
+
+    So that a channel of large spread does not decide alone; distances without a unit stay as they are.
+    """
+    keep = {layer: usable(values) for layer, (values, _) in source.items()}
+    return {
+        layer: Activations(values[:, keep[layer]] / source[layer].values[:, keep[layer]].std(0), images)
+        for layer, (values, images) in found.items()
+    }
+
+
+def clipped(domain: Domain) -> float:
+    """The share of pixels that are black or white: all that were cut off, and the few that were rounded to it."""
+    pixels = np.stack([np.asarray(image) for image in domain.images])
+    return float(((pixels == 0) | (pixels == 255)).mean())
+
+
+def _score(model: Model, domain: Domain) -> Evaluation:
+    return evaluate(model, domain, resamples=0)
+
+
 def scores(found: Evaluation) -> dict[str, float]:
     """IoU of the object, IoU against the complement of the truth, and the predicted share of the object."""
     (right_out, wrong_in), (wrong_out, right_in) = found.confusion
@@ -510,11 +570,8 @@ def latent_facts(values: Mapping[str, Tensor], shown: int = 4) -> dict[str, Any]
         values: ``(n, C)`` of "source" and other roles.
     """
     source = values["source"].double()
-    variance = source.var(0)
-    alive = variance[variance > 0]
-    floor = DEAD * float(alive.median()) if len(alive) else 0.0
     channels = []
-    for channel in variance.argsort(descending=True, stable=True)[:shown].tolist():
+    for channel in source.var(0).argsort(descending=True, stable=True)[:shown].tolist():
         columns = {role: found[:, channel].double() for role, found in values.items()}
         together = torch.cat(list(columns.values()))
         low, high = float(together.min()), float(together.max())
@@ -523,7 +580,7 @@ def latent_facts(values: Mapping[str, Tensor], shown: int = 4) -> dict[str, Any]
         channels.append({"channel": channel, "edges": edges.tolist(), "counts": counts})
     return {
         "channels": int(source.shape[1]),
-        "dead": float((variance <= floor).double().mean()),
+        "dead": float((~usable(source)).double().mean()),
         "at zero": {role: float((found == 0).double().mean()) for role, found in values.items()},
         "shown": channels,
     }

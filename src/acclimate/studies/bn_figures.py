@@ -9,7 +9,7 @@ import numpy as np
 
 from acclimate.report.document import Figure
 from acclimate.studies.bn import Cells, Pair, packed, pictures, unpacked
-from acclimate.studies.bn_numbers import Correlation, Points, mean, named, over_seeds
+from acclimate.studies.bn_numbers import SAME, Correlation, Points, in_order, mean, named, over_seeds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Drawn = tuple[Figure, "Drawing"]
 SOURCE, TARGET, ADAPTED = "#0072b2", "#d55e00", "#009e73"
-KINDS = {"same sign of contrast": (SOURCE, "o"), "inverted contrast": (TARGET, "x"), "no shift": ("#6b7280", "s")}
+KINDS = {SAME: (SOURCE, "o"), "inverted contrast": (TARGET, "x"), "no shift": ("#6b7280", "s")}
 
 
 def drawing(width: float, height: float) -> Drawing:
@@ -72,33 +72,38 @@ def examples(cells: Cells) -> Drawn:
 def matrices(cells: Cells) -> Drawn:
     """IoU of every source on every target: without adaptation, with it, and the difference."""
     study = cells.study
-    targets = study.tested()
+    sources, targets = in_order(study.sources), in_order(study.tested())
+    lines = [sum(inside > outside for inside, outside in pairs) - 0.5 for pairs in (sources, targets)]
     tables = {
         "without": over_seeds(cells, lambda cell: cell["without"]["iou"]),
         "with": over_seeds(cells, lambda cell: cell["with"]["iou"]),
         "gain": over_seeds(cells, lambda cell: cell["with"]["iou"] - cell["without"]["iou"]),
     }
     titles = {"without": "Without adaptation", "with": "With BatchNorm adaptation", "gain": "Gain"}
-    figure = drawing(1.4 + 0.36 * len(targets), 3 * (0.75 + 0.3 * len(study.sources)))
-    data: dict[str, Any] = {"sources": [named(s) for s in study.sources], "targets": [named(t) for t in targets]}
+    figure = drawing(1.6 + 0.4 * len(targets), 3 * (1.15 + 0.3 * len(sources)))
+    data: dict[str, Any] = {"sources": [named(s) for s in sources], "targets": [named(t) for t in targets]}
     for axes, (name, table) in zip(figure.subplots(3, 1, squeeze=False)[:, 0], tables.items()):
-        values = np.array([[table[source, target] for target in targets] for source in study.sources])
+        values = np.array([[table[source, target] for target in targets] for source in sources])
         low, colours = (-1, "RdBu") if name == "gain" else (0, "viridis")
         axes.imshow(values, cmap=colours, vmin=low, vmax=1, aspect="auto")
         axes.set_title(titles[name], fontsize=9, loc="left")
-        axes.set_xticks(range(len(targets)), [named(t) for t in targets], fontsize=6.5, rotation=90)
-        axes.set_yticks(range(len(study.sources)), [named(s) for s in study.sources], fontsize=6.5)
+        axes.set_xticks(range(len(targets)), [named(t) for t in targets], fontsize=8, rotation=90)
+        axes.set_yticks(range(len(sources)), [named(s) for s in sources], fontsize=8)
         axes.set_ylabel("source", fontsize=8)
+        for draw, place, most in zip((axes.axhline, axes.axvline), lines, values.shape):
+            if -0.5 < place < most - 0.5:  # both signs are there
+                draw(place, color="black", lw=2)
         for (row, column), value in np.ndenumerate(values):
             dark = abs(value) > 0.6 if name == "gain" else value < 0.55
             colour = "white" if dark else "black"
-            axes.text(column, row, f"{100 * value:.0f}", ha="center", va="center", fontsize=6, color=colour)
+            axes.text(column, row, f"{100 * value:.0f}", ha="center", va="center", fontsize=7, color=colour)
         data[name] = values.tolist()
     figure.axes[-1].set_xlabel("target", fontsize=8)
     words = Figure(
         name="matrices",
         caption="Foreground IoU in per cent of each source's net on each target (μ₁, μ₂), mean over seeds: without "
-        "adaptation, with the target's BatchNorm statistics, and the gain.",
+        "adaptation, with the target's BatchNorm statistics, and the gain. Left of and above the lines the object is brighter "
+        "than the background, beyond them darker; on either side contrast grows.",
         alt="Three matrices of sources by targets: IoU without adaptation, IoU with it, and the gain.",
         data=data,
     )
@@ -173,17 +178,22 @@ def histograms(cells: Cells) -> Drawn:
 
 
 def scatter(points: Sequence[Points], correlations: Sequence[Correlation]) -> Drawn:
-    """Gain against distance: the best predictor found, and the document's Bhattacharyya distance."""
-    figure = drawing(4 * len(points), 3.5)
+    """Gain against distance: the best predictor found, and both forms of the document's Bhattacharyya distance."""
+    columns = min(3, len(points))
+    rows = -(-len(points) // columns)
+    figure = drawing(4.3 * columns, 3.5 * rows)
     data: dict[str, Any] = {}
-    for axes, found, correlation in zip(figure.subplots(1, len(points), squeeze=False)[0], points, correlations):
+    panels = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes in panels[len(points) :]:
+        axes.set_axis_off()
+    for axes, found, correlation in zip(panels, points, correlations):
+        axes.set_xscale("symlog", linthresh=_threshold(found.distance))
         for kind, (colour, marker) in KINDS.items():
             chosen = [i for i, other in enumerate(found.kinds) if other == kind]
             x, y = ([values[i] for i in chosen] for values in (found.distance, found.gain))
             axes.scatter(x, y, s=16, c=colour, marker=marker, label=kind, lw=1)
         axes.axhline(0, color="#9aa2ab", lw=0.8, zorder=0)
         axes.axvline(0, color="#9aa2ab", lw=0.8, zorder=0, ls="--")
-        axes.set_xscale("symlog", linthresh=_threshold(found.distance))
         rank = "" if correlation.rank is None else f"\nrank correlation {correlation.rank:+.2f}"
         axes.set_title(f"{correlation.words()}{rank}", fontsize=8)
         axes.set_xlabel("distance − its mean between source and source", fontsize=8)
@@ -195,6 +205,7 @@ def scatter(points: Sequence[Points], correlations: Sequence[Correlation]) -> Dr
             "kind": found.kinds,
             "pairs": found.names,
             "rank correlation": correlation.rank,
+            "within same sign": correlation.same,
         }
     figure.axes[0].legend(fontsize=7, frameon=False)
     words = Figure(

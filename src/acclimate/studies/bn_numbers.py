@@ -11,6 +11,7 @@ from typing import Any
 from acclimate.studies.bn import BNStudy, Cells, Pair
 
 SMALL = 0.02  # a difference in IoU that counts as none
+SAME = "same sign of contrast"
 
 
 def named(pair: Pair) -> str:
@@ -47,7 +48,7 @@ def kind(source: Pair, target: Pair) -> str:
     """The kind of shift of a cell."""
     if source == target:
         return "no shift"
-    return "inverted contrast" if inverted(source, target) else "same sign of contrast"
+    return "inverted contrast" if inverted(source, target) else SAME
 
 
 def centres(study: BNStudy, pair: Pair) -> dict[str, float]:
@@ -74,15 +75,33 @@ def most_asymmetric(cells: Cells) -> tuple[Pair, Pair]:
     return max(((a, b) for a in sources for b in sources if a != b), key=lambda ab: gains[ab] - gains[ab[1], ab[0]])
 
 
+def in_order(pairs: Iterable[Pair]) -> list[Pair]:
+    """Brighter objects first, then darker ones; of either from little to much contrast, then from dark to bright."""
+    return sorted(pairs, key=lambda p: (p[0] < p[1], round(abs(p[0] - p[1]), 6), p[0] + p[1]))
+
+
+def changes(study: BNStudy, name: str) -> str:
+    """What an irregular training changes: ``5 steps, not 300``; ``nothing changed`` where nothing."""
+    changed = study.irregular[name]
+    words = [
+        f"{changed.steps} steps, not {study.steps}" if changed.steps else "",
+        f"batches of {changed.batch}, not {study.batch}" if changed.batch else "",
+        f"rate {changed.lr:g}, not {study.lr:g}" if changed.lr else "",
+    ]
+    return "; ".join(word for word in words if word) or "nothing changed"
+
+
 @dataclasses.dataclass(frozen=True)
 class Correlation:
-    """Spearman's rank correlation of the gain with a distance at a layer, over all cells."""
+    """Spearman's rank correlation of the gain with a distance at a layer, over all cells and over those of one kind."""
 
     distance: str
     layer: str
     when: str  # "before" or "after" adaptation
     rank: float | None  # None where it cannot be taken
     cells: int
+    same: float | None  # over shifted cells whose contrast keeps its sign
+    same_cells: int
 
     def words(self) -> str:
         """``frechet, bottleneck, after adaptation``."""
@@ -131,11 +150,18 @@ def correlations(cells: Cells) -> list[Correlation]:
         for distance in cells.study.distances:
             for layer in layers:
                 at = points(cells, distance, layer, when)
-                found.append(Correlation(distance, layer, when, rank_correlation(at.distance, at.gain), len(at.gain)))
+                chosen = [i for i, name in enumerate(at.kinds) if name == SAME]
+                same = rank_correlation([at.distance[i] for i in chosen], [at.gain[i] for i in chosen])
+                rank = rank_correlation(at.distance, at.gain)
+                found.append(Correlation(distance, layer, when, rank, len(at.gain), same, len(chosen)))
     return found
+
+
+def measured(found: Sequence[Correlation]) -> list[Correlation]:
+    """Those that could be taken."""
+    return [correlation for correlation in found if correlation.rank is not None]
 
 
 def best(found: Sequence[Correlation]) -> Correlation | None:
     """The strongest in size."""
-    known = [correlation for correlation in found if correlation.rank is not None]
-    return max(known, key=lambda correlation: abs(correlation.rank or 0.0), default=None)
+    return max(measured(found), key=lambda correlation: abs(correlation.rank or 0.0), default=None)
