@@ -263,6 +263,7 @@ def _judge(player: Player, domains: Domains) -> None:
     shares, confidence = predicted_shares(player.model, domains.target)
     facts["predicted shares"] = dict(zip(player.model.method.task.classes, shares.tolist()))
     facts["mean confidence"] = confidence
+    facts["report"] = [dict(row) for row in player.model.method.report()]
     largest = int(shares.argmax())
     if shares[largest] > COLLAPSE[player.model.method.task.name]:
         facts["warnings"] = [

@@ -127,6 +127,18 @@ def test_report_and_source_travel_in_the_file(settings: dict[str, Any], tmp_path
     assert_same(loaded.method.net.state_dict(), unet().state_dict())
 
 
+def test_report_names_every_layer_with_its_shift_and_spread() -> None:
+    method = run().model.method
+    rows = method.report()
+    assert [row["layer"] for row in rows] == [name for name, _ in norm.batch_norms(method.net)]
+    for row, change in zip(rows, method.changes()):
+        ratio = np.sqrt((change.after.variance.numpy() + 1e-5) / (change.before.variance.numpy() + 1e-5))
+        assert row["spread"] == pytest.approx(np.exp(np.log(ratio).mean()), rel=1e-5)
+        assert row["mean shift"] == change.mean_shift
+        assert row["images"] == len(small("segmentation")[1])
+    assert start("dann").model.method.report() == ()
+
+
 def test_a_copy_of_the_method_keeps_its_own_source() -> None:
     method = run().model.method
     copied = copy.deepcopy(method)

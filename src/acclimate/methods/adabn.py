@@ -35,8 +35,7 @@ class AdaBN(Method):
     card = Card(
         title="Adaptive batch normalisation",
         paper="Li et al., Revisiting Batch Normalization for Practical Domain Adaptation, ICLR workshop 2017; prior: "
-        "Schneider et al., NeurIPS 2020; batches: Nado et al., arXiv 2006.10963, 2020; alpha: You et al., arXiv "
-        "2110.04065, 2021",
+        "Schneider et al., NeurIPS 2020; alpha: You et al., arXiv 2110.04065, 2021",
         year=2017,
         bibtex=(
             "@inproceedings{li2017adabn,\n  title={Revisiting Batch Normalization for Practical Domain Adaptation},\n"
@@ -44,14 +43,14 @@ class AdaBN(Method):
             "  booktitle={ICLR Workshop},\n  year={2017}\n}"
         ),
         when="First, and before any pseudo-labelling: seconds of work, no training, no source data. Repairs changes of "
-        "brightness, contrast, noise and fog. With few images, set prior (16 suits up to 32 images).",
+        "brightness, contrast, noise and fog. With few images, mix with the source (prior). mode='exact' for large images, "
+        "of which only a few share a batch.",
         fails="Class proportions that differ between domains, inverted contrast, very few or very similar target images, "
         "networks without BatchNorm.",
         deviations=(
-            "The moments are pooled over all target images in one pass instead of averaged online: no order dependence "
-            "of the estimate and no bias from homogeneous batches.",
-            "mode='cumulative' normalises earlier layers by their batch while it measures later ones, as is usual; "
-            "mode='exact' is the definition.",
+            "mode='cumulative' pools the moments of all images in one pass and normalises earlier layers by their batch while "
+            "it measures later ones, as is usual: behind the first layer small or homogeneous batches bias the result. "
+            "mode='exact' is the definition, one pass per layer, whatever the batches.",
             "mode='ema' takes one pass over the shuffled target, then the statistics stay; Nado et al. normalise each "
             "test batch by itself alone. Several processes average their running statistics.",
             "prior and alpha mix with the statistics of the whole target, once; Schneider et al. and You et al. mix with "
@@ -109,6 +108,11 @@ class AdaBN(Method):
     def restore(self) -> None:
         """Put the source's statistics back, bit by bit."""
         norm.set_statistics(self.net, self.source())
+
+    def report(self) -> list[dict[str, Any]]:
+        """By layer: how far the means moved, in the source's deviations, and by what factor the deviations changed."""
+        names = {"layer": "layer", "images": "images", "mean shift": "mean_shift", "spread": "spread"}
+        return [{name: getattr(change, field) for name, field in names.items()} for change in self.changes()]
 
     def changes(self) -> list[norm.LayerChange]:
         """What each re-estimated layer has now against what it came with, in the order of calls; also of a loaded model."""

@@ -146,6 +146,10 @@ class Method(nn.Module):
         """Averaged weights that the engine shall move."""
         return ()
 
+    def report(self) -> Sequence[Mapping[str, Any]]:
+        """What the method found, as the rows of a table; kept in ``results.json`` and shown in the report."""
+        return ()
+
     def predict(self, x: Tensor) -> Tensor:
         """Logits ``(N, K, *)`` of images ``(N, C, H, W)``."""
         return self.net(x).logits

@@ -19,7 +19,7 @@ from acclimate.plan import Optimiser
 
 
 class CellSegUDA(Method):
-    """Adversarial domain adaptation for cell segmentation (Haq & Huang, MIDL 2020, section 3).
+    """Adversarial domain adaptation for cell segmentation (Haq & Huang, MIDL 2020).
 
     p(x) is the probability of the foreground in every pixel, D a critic of masks, R a network that makes an image of a
     mask. In each step first D, then S and R:
@@ -43,11 +43,12 @@ class CellSegUDA(Method):
         "between the domains. A mask cannot hold texture, so the reconstruction only regularises.",
         deviations=(
             "Each domain is normalised by its own batch and predictions use the target's running statistics; in the "
-            "authors' code both domains pass in turn and move the same running statistics (norm='separate'), which then "
-            "fit neither. On the toy pair of the tests the gain is the statistics' alone: compare with adabn.",
+            "authors' code both domains pass in turn and move the same running statistics (norm='separate'). Part of any "
+            "gain is then the statistics' own: compare with adabn.",
             "One forward pass of S serves both updates of a step. The authors repeat it, which gives the same masks.",
             "Masks are the softmax probabilities of every class but the first, and Dice is their mean; the paper has one "
             "class and a sigmoid. With two classes both are one channel.",
+            "The U-Nets here up-sample bilinearly and replicate borders; the authors' by transposed convolution, with zeros.",
             "R's bottleneck has 16 times the width instead of 8, and its width follows the network's features; S is the "
             "network that is given.",
             "All images are normalised alike; the authors use each data set's own mean and deviation.",

@@ -19,7 +19,7 @@ from acclimate.plan import Optimiser
 
 
 class YNet(Method):
-    """Y-Net (Roels et al., ISBI 2019, section 2): segmentation and reconstruction share an encoder.
+    """Y-Net (Roels et al., ISBI 2019): segmentation and reconstruction share an encoder.
 
     min_{E,S,D} CE(S(E(x_s)), y_s) + lambda/2 [MSE(D(E(x_s)), x_s) + MSE(D(E(x_t)), x_t)]
 
@@ -45,14 +45,15 @@ class YNet(Method):
         "feature; a network whose skip connections carry the shift past the bottleneck.",
         deviations=(
             "Each domain is normalised by its own batch and predictions use the target's running statistics; in the "
-            "authors' code both domains pass in turn and move the same running statistics (norm='separate'), which then "
-            "fit neither. On the toy pair of the tests the gain is the statistics' alone: compare with adabn.",
+            "authors' code both domains pass in turn and move the same running statistics (norm='separate'). Part of any "
+            "gain is then the statistics' own: compare with adabn.",
             "Images are reconstructed in the range that the network sees, [-1, 1] where nothing else is set, not in "
             "[0, 1]: the same weight counts an error four times as much.",
             "The decoder up-samples bilinearly instead of by up-convolution and starts at the layer at which the network "
             "aligns, rectified: for the U-Net here its bottleneck, as in the paper.",
             "The learning rate is constant; the authors multiply it by .9 every ten epochs.",
-            "The last step is kept; the authors' code keeps the one with the least loss on labelled target images. No "
+            "The two reconstruction errors are averaged; the authors' code adds them, with a weight of 1e-3 or 1 by script.",
+            "The last step is kept; the authors' code also keeps the one with the least loss on labelled target images. No "
             "second stage on labelled target images, no dropout.",
         ),
         tasks=("segmentation",),

@@ -52,6 +52,12 @@ class LayerChange(NamedTuple):
         """The mean of ``shift`` over channels."""
         return self.shift.mean().item()
 
+    @property
+    def spread(self) -> float:
+        """sigma_after / sigma_before, the geometric mean over channels."""
+        ratio = (self.after.variance.double() + 1e-5) / (self.before.variance.double() + 1e-5)
+        return ratio.log().mean().div(2).exp().item()
+
 
 def batch_norms(module: nn.Module) -> list[tuple[str, _BatchNorm]]:
     """The BatchNorm layers (SyncBatchNorm included) that keep running statistics, with their names, in order."""

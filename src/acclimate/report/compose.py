@@ -110,7 +110,7 @@ def compose(results: Facts, evidence: Facts, tensors: Mapping[str, Tensor], fold
         confusions=confusions(results, found),
         per_class=per_class(results, found),
         domains=domain_facts(results),
-        settings=[resolved(described[player.name]) for player in found],
+        settings=[resolved(described[player.name], per_seed(results, player.name)[0]) for player in found],
         versions=evidence["versions"],
         command=command,
         notes=notes(results, found),
@@ -488,14 +488,15 @@ def domain_facts(results: Facts) -> list[DomainFacts]:
     ]
 
 
-def resolved(described: Facts) -> Resolved:
-    """All settings of a player, with dotted names."""
+def resolved(described: Facts, facts: Facts) -> Resolved:
+    """All settings of a player, with dotted names, and what its method reports."""
     return Resolved(
         player=described["name"],
         title=described["title"],
         paper=described["paper"],
         deviations=described["deviations"],
         settings=flat(described["settings"]),
+        found=facts.get("report", []),
     )
 
 

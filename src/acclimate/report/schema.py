@@ -166,6 +166,7 @@ class Resolved(Part):
     paper: str
     deviations: list[str]
     settings: dict[str, Any]
+    found: list[dict[str, Any]] = []  # what the method itself reports, one row each; of the first seed
 
 
 class Report(Part):
