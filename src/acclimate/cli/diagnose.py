@@ -36,7 +36,12 @@ def diagnose(
         typer.Option(metavar="N", min=24, help="That many shifts instead of a time: repeatable.", show_default=False),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Default: runs/diagnosis-SRC-to-TGT.", show_default=False)
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Default: runs/diagnosis-SRC-to-TGT (comparison-... without a model).",
+            show_default=False,
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Of windows and shifts.")] = 0,
     device: options.Device = None,
@@ -71,7 +76,7 @@ def diagnose(
             progress=progress.count,
         )
     usual = choices.default_folder(source, target)
-    folder = out or usual.with_name(f"diagnosis-{usual.name}")
+    folder = out or usual.with_name(f"{'comparison' if model is None else 'diagnosis'}-{usual.name}")
     following = next_command(found, source, target, model)
     page = write_diagnosis(found, folder, console.command(*context.obj), following)
     if json:

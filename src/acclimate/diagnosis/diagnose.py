@@ -20,7 +20,7 @@ from acclimate.diagnosis.properties import PROPERTIES, measured
 from acclimate.diagnosis.windows import Windows, cut
 from acclimate.engine.model import Model
 from acclimate.errors import DataError, UsageError
-from acclimate.networks.statistics import batch_norms
+from acclimate.networks.statistics import batch_norms, recommended_prior
 from acclimate.random import key
 from acclimate.transforms.shifts import draw
 
@@ -29,6 +29,7 @@ WINDOWS, SIDE = 32, 96  # of a trial and of the target; pixels
 REFERENCE = 64  # windows of the source that say what is usual
 BUDGET = 240.0  # seconds
 MOST_TRIALS = 120
+FEW = 32  # target images, below which mixing with the source's statistics is worth a thought
 Verdict = Literal["adapt", "don't adapt", "uncertain"]
 Progress = Callable[[int, int], None]
 
@@ -430,8 +431,12 @@ def _reasons(
             "After adaptation the classes are predicted in other proportions than on the source. If the target really holds "
             "other proportions, re-estimated statistics are biased."
         )
-    if target_images < 8:
-        reasons.append(f"{target_images} target images are few for statistics; 32 or more are better.")
+    if target_images < FEW:
+        prior = recommended_prior(found.changes, target_images)
+        reasons.append(
+            f"{target_images} target images are few for statistics"
+            + (f"; mixing with the source's may be better: --set adabn.prior={prior:g}." if prior else ".")
+        )
     return reasons
 
 

@@ -72,7 +72,7 @@ def _images(found: Diagnosis, drawings: dict[str, bytes]) -> Section:
         title="What moved",
         text=[
             "Each property is compared between source and target images. The floor is what one would see by chance: the 95 % "
-            "quantile of the difference when the same images are dealt out to two sides at random.",
+            "quantile of the difference between two sides to which images, each about the mean of its own domain, are dealt at random.",
         ],
         tables=[
             Table(
