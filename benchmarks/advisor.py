@@ -1,6 +1,6 @@
 """Is the advice right? Shifts of many sources, each really adapted and scored, kept as one JSON line each.
 
-    python benchmarks/advisor.py collect --set test [--seeds 0 1 2] [--shifts 30] [--out .cache/advisor]
+    python benchmarks/advisor.py collect --set test [--seeds 0 1 2] [--shifts 26] [--out .cache/advisor]
     python benchmarks/advisor.py judge --set test [--out .cache/advisor] [--results results/advisor.json]
 
 ``collect`` trains a small network on every source (kept, resumable), draws shifts and tries each. Sources of the set "dev"
@@ -25,7 +25,7 @@ from acclimate import __version__, networks, tasks
 from acclimate.data import Domain, open_splits
 from acclimate.data.perlin import scenes
 from acclimate.data.preprocess import Preprocess
-from acclimate.diagnosis.advisor import Advisor, Learner, Trial, leave_kinds_out, trial
+from acclimate.diagnosis.advisor import Advisor, Learner, Trial, leave_kinds_out, trial, windows_of
 from acclimate.diagnosis.behaviour import reference
 from acclimate.diagnosis.diagnose import verdict_of
 from acclimate.diagnosis.windows import cut
@@ -63,7 +63,7 @@ FOLDERS = {
     },
 }
 DIGITS = {"dev": ["usps"], "test": ["mnist", "syn-signs"]}
-STEPS, SIDE, WINDOWS = 400, 64, 48
+STEPS, SIDE = 400, 64
 
 
 def folder_domains(name: str, masks: str) -> tuple[Domain, Domain]:
@@ -153,8 +153,9 @@ def collect(kind: str, seeds: list[int], shifts: int, out: Path, only: list[str]
                 continue
             net, task, preprocess, test = source_model(kind, name, seed, out)
             looked, pool = test.holdout(0.5, seed)
-            looked_at = cut(looked, task.name, preprocess, 2 * WINDOWS, SIDE, seed)
-            tried = cut(pool, task.name, preprocess, 3 * WINDOWS, SIDE, seed + 1)
+            count = windows_of(*(preprocess.size or preprocess.crop or (SIDE, SIDE)))
+            looked_at = cut(looked, task.name, preprocess, 2 * count, SIDE, seed)
+            tried = cut(pool, task.name, preprocess, 3 * count, SIDE, seed + 1)
             source = reference(net, task, preprocess, looked_at, seed)
             begun = time.perf_counter()
             channels = looked_at.x.shape[1]
@@ -170,7 +171,7 @@ def collect(kind: str, seeds: list[int], shifts: int, out: Path, only: list[str]
             ]
             with path.open("a") as stream:
                 for number in range(done, shifts):
-                    found = trial(source, tried, wanted[number], 7919 * seed + number, WINDOWS)
+                    found = trial(source, tried, wanted[number], 7919 * seed + number, count)
                     row = {
                         "source": name,
                         "seed": seed,
@@ -344,9 +345,9 @@ def judge(kind: str, out: Path, results: Path) -> None:
         "other kinds of the same source": {},
         "other sources": {},
     }
-    for name, prefixes in GROUPS.items():
-        found["other kinds of the same source"][name] = figures(rows, own_families(rows, prefixes))
+    for name, prefixes in reversed(GROUPS.items()):
         found["other sources"][name] = figures(rows, other_sources(rows, prefixes))
+        found["other kinds of the same source"][name] = figures(rows, own_families(rows, prefixes))
         write_json(results, found)
         for protocol in ("other kinds of the same source", "other sources"):
             one = found[protocol][name]
@@ -368,7 +369,7 @@ def main() -> None:
     parser.add_argument("what", choices=("collect", "judge"))
     parser.add_argument("--set", choices=("dev", "test"), default="dev")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--shifts", type=int, default=30)
+    parser.add_argument("--shifts", type=int, default=26)
     parser.add_argument("--out", type=Path, default=REPOSITORY / ".cache" / "advisor")
     parser.add_argument("--only", nargs="+", default=[])
     parser.add_argument("--results", type=Path, default=REPOSITORY / "results" / "advisor.json")

@@ -42,6 +42,9 @@ PAIRS: dict[str, tuple[str, str, int | None, float, int, int, int]] = {
 }
 
 
+TRIALS = 30
+
+
 def splits(name: str, task: str) -> tuple[Domain, Domain]:
     """Train and test parts."""
     return folder_domains(name, "masks") if name.startswith("vessel") else open_splits(name, 0.2, task)
@@ -87,7 +90,7 @@ def judge(pair: str, seed: int, out: Path) -> dict[str, Any]:
         looked_at = looked_at.subset(
             torch.randperm(len(looked_at), generator=torch.Generator().manual_seed(seed))[:500].tolist()
         )
-    found = diagnose(held_out, looked_at, model, trials=60, seed=seed)
+    found = diagnose(held_out, looked_at, model, trials=TRIALS, seed=seed)
     # AdaBN as the command line runs it, on whole images.
     adapted = adapt(
         model.method.net,

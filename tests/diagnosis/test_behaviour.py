@@ -19,8 +19,11 @@ from acclimate.diagnosis.behaviour import (
     like_neighbours,
     move,
     score,
+    source_layer,
     thirds,
 )
+from acclimate.distances import frechet
+from acclimate.networks.activations import Activations
 from acclimate.tasks import build
 
 SEGMENTATION = build("segmentation", ("background", "object"))
@@ -43,13 +46,17 @@ def test_like_neighbours_of_a_lonely_pixel() -> None:
     found = like_neighbours(lonely)
     assert found[0, 2, 2] == 0
     assert found[0, 1, 1] == pytest.approx(7 / 8)
+    edge = torch.zeros(1, 4, 4, dtype=torch.long)
+    edge[0, :, 0] = 1
+    assert found[0, 0, 0] == 1
+    assert like_neighbours(edge)[0, 1, 3] == 1  # the other side is no neighbour
 
 
 def test_agreement_is_the_score_of_one_against_the_other() -> None:
     one, other = torch.tensor([[[1, 1, 0, 0]]]), torch.tensor([[[1, 0, 0, 1]]])
     assert agreement(SEGMENTATION, one, other) == pytest.approx(1 / 3)
     empty = torch.zeros(1, 1, 4, dtype=torch.long)
-    assert agreement(SEGMENTATION, empty, empty) == 0
+    assert agreement(SEGMENTATION, empty, empty) == 1  # nothing there and nothing said: 1 - IoU is a metric only so
 
 
 @given(st.integers(0, 10**6))
@@ -60,8 +67,12 @@ def test_gain_is_bounded_by_what_changes(seed: int) -> None:
     for task, shape in ((SEGMENTATION, (2, 6, 6)), (CLASSES, (30,))):
         k = len(task.classes)
         before, after, truth = (torch.randint(k, shape, generator=draw) for _ in range(3))
+        if seed % 3 == 0:
+            before, after = before * 0, after * (torch.rand(shape, generator=draw) < 0.1)  # next to nothing predicted
+        ignored = torch.rand(shape, generator=draw) < 0.3
+        truth = truth.masked_fill(ignored, -1)
         gain = score(task, after, truth) - score(task, before, truth)
-        assert abs(gain) <= 1 - agreement(task, before, after) + 1e-12
+        assert abs(gain) <= 1 - agreement(task, before, after.masked_fill(ignored, -1)) + 1e-12
 
 
 def test_votes_where_predictions_differ_by_hand() -> None:
@@ -80,6 +91,28 @@ def test_votes_where_predictions_differ_by_hand() -> None:
     assert found["halfway where after"] == pytest.approx(0.5)
     same = differing(before, before, before.predicted, torch.ones(2))
     assert set(same.values()) == {0.0}
+
+
+def test_null_of_a_layer_is_split_by_image_and_new_to_its_basis() -> None:
+    """Windows of one image resemble each other; two halves that share no image are as far apart as two domains' samples."""
+    draw = torch.Generator().manual_seed(0)
+    images = torch.arange(40).repeat_interleave(4)
+    own = torch.randn(40, 8, generator=draw)[images]  # what an image has of its own
+    values = (own[:, None] + 0.3 * torch.randn(160, 6, 8, generator=draw)).flatten(0, 1)
+    found = Activations(values, torch.arange(160).repeat_interleave(6))
+    layer = source_layer(found, images, 0)
+    assert layer is not None
+    by_window = source_layer(found, torch.arange(160), 0)
+    assert by_window is not None
+    assert layer.frechet.mean > 2 * by_window.frechet.mean
+    fresh = (torch.randn(20, 8, generator=draw)[torch.arange(20).repeat_interleave(4)])[:, None]
+    fresh = (fresh + 0.3 * torch.randn(80, 6, 8, generator=draw)).flatten(0, 1)
+    assert frechet(layer.rows, layer.project(fresh)).item() < 2 * layer.frechet.quantile
+
+
+def test_a_layer_that_never_varies_is_left_out() -> None:
+    found = Activations(torch.ones(64, 3), torch.arange(16).repeat_interleave(4))
+    assert source_layer(found, torch.arange(16), 0) is None
 
 
 def test_divergence_is_zero_for_equal_shares_and_one_bit_apart() -> None:

@@ -75,7 +75,21 @@ def test_p_is_that_of_scipy() -> None:
         (x.numpy(), y.numpy()), lambda a, b: abs(a.mean() - b.mean()), n_resamples=20_000, alternative="greater", rng=0
     )
     assert found.p == pytest.approx(truth.pvalue, abs=0.03)
-    assert found.effect == pytest.approx((y.mean() - x.mean()).item() / x.std().item())
+    pooled = ((x.var() * 11 + y.var() * 8) / 19).sqrt()
+    assert found.effect == pytest.approx(((y.mean() - x.mean()) / pooled).item(), rel=1e-5)
+
+
+def test_grey_against_colour_has_a_finite_effect() -> None:
+    found = moved("saturation", torch.zeros(10), torch.full((10,), 0.3))
+    assert found.fires
+    assert found.effect == pytest.approx(300)  # in units of at least .001
+
+
+@pytest.mark.parametrize("sides", [(5, 64), (10, 32), (40, 40)])
+def test_unequal_sides_and_many_channels_raise_no_false_alarms(sides: tuple[int, int]) -> None:
+    draw = torch.Generator().manual_seed(1)
+    clouds = [torch.randn(sum(sides), 64, generator=draw) for _ in range(200)]
+    assert sum(moved_cloud("x", c[: sides[0]], c[sides[0] :], i).fires for i, c in enumerate(clouds)) <= MOST_ALARMS
 
 
 def test_verdict_is_the_same_with_twice_the_images(images: Tensor) -> None:
@@ -92,9 +106,9 @@ def test_windows_of_one_image_are_one_witness() -> None:
 
 
 def test_energy_statistic_by_hand() -> None:
-    """Two points each: E|x - y| over the four pairs, within over the one pair; scale 1 / sqrt(2) of 0 and 1."""
+    """Two points each: E|x - y| over the four pairs, within over the one pair, in deviations of all four."""
     source, target = torch.tensor([[0.0], [1.0]]), torch.tensor([[3.0], [5.0]])
-    unit = 1 / torch.tensor([0.0, 1.0]).std().item()
+    unit = 1 / torch.tensor([0.0, 1.0, 3.0, 5.0]).std().item()
     across = (3 + 5 + 2 + 4) / 4
     assert moved_cloud("x", source, target).effect == pytest.approx(unit * (2 * across - 1 - 2))
 

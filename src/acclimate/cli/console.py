@@ -156,9 +156,9 @@ class Progress:
         note = ", ".join(f"{name} {value:.3f}" for name, value in list((report.means or {}).items())[:2])
         self._advance(f"{method}, seed {seed}", report.stage, report.done, report.total, note)
 
-    def count(self, done: int, total: int) -> None:
-        """So many of so many images."""
-        self._advance("images", "", done, total, "")
+    def count(self, done: int, total: int, what: str = "images") -> None:
+        """So many of so many."""
+        self._advance(what, "", done, total, "")
 
     def _advance(self, what: str, stage: str, done: int, total: int, note: str) -> None:
         if self._bars is None:

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from acclimate.diagnosis.behaviour import Reference, behaviour, score
+from acclimate.diagnosis.behaviour import PIXELS, Reference, agreement, behaviour, score
 from acclimate.diagnosis.windows import Windows
 from acclimate.errors import DataError
+from acclimate.tasks import Task
 from acclimate.transforms.shifts import Shift, shift
 
 LEAST = 24  # trials below which nothing is learnt
@@ -20,8 +21,14 @@ LEVEL = 0.9  # of the interval
 NOTHING = 0.02  # a gain too small to be worth the trouble
 FLOOR = 0.01  # of what adaptation changes, in the scale of the task's score
 FAR = 2.5  # normal scores
+RESAMPLES = 64
 HALF_WIDTH = 0.05  # how well a labelled sample shall tell the gain
 Array = NDArray[np.float64]
+
+
+def windows_of(height: int, width: int) -> int:
+    """How many windows of this size a trial takes: as many as fill the pixels of one batch, between 32 and 256."""
+    return min(256, max(32, PIXELS // (height * width)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +39,7 @@ class Trial:
     facts: dict[str, float]
     before: float
     after: float
-    deviation: float  # of the gain between images
+    deviation: float  # of the gain between windows
 
     @property
     def gain(self) -> float:
@@ -60,9 +67,23 @@ def trial(source: Reference, pool: Windows, by: Sequence[Shift], seed: int, coun
     x, y = shift(chosen.x, chosen.y, by, seed)
     found = behaviour(source, Windows(x, None, chosen.images[: len(x)]), seed)
     before, after = found.before.predicted, found.after.predicted
-    right = [(labels == y).double() * (y >= 0) for labels in (before, after)]
-    each = (right[1] - right[0]).flatten(1).mean(1) if y.ndim > 1 else right[1] - right[0]
-    return Trial(tuple(by), found.facts, score(source.task, before, y), score(source.task, after, y), each.std().item())
+    # What changes is counted where the score counts, so that it bounds the gain.
+    facts = {**found.facts, "agreement": agreement(source.task, before, after.masked_fill(y < 0, -1))}
+    was, now = (score(source.task, labels, y) for labels in (before, after))
+    return Trial(tuple(by), facts, was, now, gain_deviation(source.task, before, after, y, seed))
+
+
+def gain_deviation(task: Task, before: torch.Tensor, after: torch.Tensor, y: torch.Tensor, seed: int) -> float:
+    """The deviation of the gain between single windows: sqrt(n) times its bootstrap deviation over n windows."""
+    n, k = len(y), len(task.classes)
+    counts = torch.stack(
+        [torch.stack([task.confusion(p[i : i + 1], y[i : i + 1]) for i in range(n)]) for p in (before, after)]
+    ).double()
+    draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
+    sums = torch.einsum("rn,snij->srij", torch.from_numpy(draws).double(), counts.view(2, n, k, k))
+    values = [[task.scores(confusion)[task.primary] for confusion in side] for side in sums]
+    gains = np.nan_to_num(np.array(values[1]) - np.array(values[0]))
+    return float(gains.std(ddof=1) * math.sqrt(n))
 
 
 class Learner:
@@ -83,7 +104,7 @@ class Learner:
         x, c = table(facts), changed(facts)
         r = np.clip(np.asarray(gains) / c, -1.0, 1.0)
         self.ranks = QuantileTransformer(n_quantiles=min(50, len(x)), output_distribution="normal").fit(x)
-        self.trees = ExtraTreesRegressor(200, min_samples_leaf=2, max_features=0.4, random_state=seed).fit(x, r, c)
+        self.trees = ExtraTreesRegressor(100, min_samples_leaf=2, max_features=0.4, random_state=seed).fit(x, r, c)
         self.ridge = RidgeCV(np.logspace(0, 4, 20)).fit(self._ranked(x), r, c)
 
     def predict(self, facts: Sequence[Mapping[str, float]]) -> Array:
@@ -116,18 +137,18 @@ def table(facts: Sequence[Mapping[str, float]]) -> Array:
 
 
 def leave_kinds_out(trials: Sequence[Trial], seed: int = 0) -> Array:
-    """Every trial's gain, predicted from the trials that share no kind of shift with it; the mean over its kinds."""
+    """Every trial's gain, predicted from the trials that share no kind of shift with it."""
     kinds = [frozenset(by.family for by in one.shifts) for one in trials]
-    sums, counts = np.zeros(len(trials)), np.zeros(len(trials))
-    for kind in sorted(set().union(*kinds)):
-        tested = [i for i, of in enumerate(kinds) if kind in of]
-        rest = [one for one, of in zip(trials, kinds) if kind not in of]
+    predicted = np.zeros(len(trials))
+    for left in sorted(set(kinds), key=sorted):
+        tested = [i for i, of in enumerate(kinds) if of == left]
+        # Where nothing was shifted there is no kind to share: then the trial itself must not teach.
+        rest = [one for one, of in zip(trials, kinds) if not of & left and of != left]
         if len(rest) < LEAST // 2:
             raise DataError(f"{len(trials)} shifts are too few to learn from; try at least {LEAST}, of several kinds")
         learner = Learner([one.facts for one in rest], [one.gain for one in rest], seed)
-        sums[tested] += learner.predict([trials[i].facts for i in tested])
-        counts[tested] += 1
-    return sums / counts.clip(1)
+        predicted[tested] = learner.predict([trials[i].facts for i in tested])
+    return predicted
 
 
 class Advisor:
@@ -148,11 +169,12 @@ class Advisor:
         self.correlation = correlation if math.isfinite(correlation) else None
 
     def ask(self, facts: Mapping[str, float]) -> Advice:
-        """The predicted gain on a target, with a conformal interval (Lei et al., JASA 2018, section 5.2).
+        """The predicted gain on a target, with an interval.
 
         Residuals of trials whose kinds were left out are divided by what adaptation changes there; the interval is the
-        prediction plus and minus their quantile of rank ceil((n + 1) level), times what it changes on the target. Where
-        there are fewer trials than that rank, it is the whole range that is possible.
+        prediction plus and minus their quantile of rank ceil((n + 1) level), times what it changes on the target. The rank
+        is that of split conformal prediction (Lei et al., JASA 2018), whose guarantee does not carry over: the residuals
+        are those of learners that saw less, and a target need not resemble the trials.
         """
         predicted, here = float(self.learner.predict([facts])[0]), float(changed([facts])[0])
         rank = math.ceil((len(self.residuals) + 1) * LEVEL)

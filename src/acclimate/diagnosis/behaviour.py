@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from acclimate.data.preprocess import Preprocess
 from acclimate.diagnosis.estimates import (
@@ -22,11 +23,12 @@ from acclimate.diagnosis.estimates import (
 from acclimate.diagnosis.properties import PROPERTIES, measured
 from acclimate.diagnosis.twin import twin
 from acclimate.diagnosis.windows import Windows, normalised
-from acclimate.distances import Null, bhattacharyya, frechet, sliced_energy, source_null
+from acclimate.distances import Null, bhattacharyya, frechet, sliced_energy
 from acclimate.errors import UsageError
 from acclimate.networks.activations import Activations, activations
 from acclimate.networks.contract import Network
-from acclimate.networks.statistics import mix, restat, set_statistics
+from acclimate.networks.statistics import LayerChange, mix, restat, set_statistics
+from acclimate.random import generator
 from acclimate.tasks import Task
 
 BATCH = 32  # windows that share batch statistics
@@ -78,6 +80,7 @@ class Reference:
     borders: float
     properties: dict[str, Tensor]
     score: float  # on these windows
+    own: dict[str, float]  # what the estimates say there
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,43 +91,75 @@ class Behaviour:
     after: State
     facts: dict[str, float]  # what the advisor reads
     distances: dict[str, dict[str, float]]  # layer -> before, after, null
+    changes: list[LayerChange]  # of the statistics, by layer
 
 
 def reference(net: Network, task: Task, preprocess: Preprocess, windows: Windows, seed: int = 0) -> Reference:
     """From labelled held-out windows of the source."""
     if windows.y is None:
         raise UsageError("the diagnosis needs labels of the source; give a source with class folders or masks")
-    state = observe(net, normalised(windows.x, preprocess), task, seed)
+    x = normalised(windows.x, preprocess).to(next(net.parameters()).device)
+    state = observe(net, x, task, seed)
+    made = {name: source_layer(found, windows.images, seed) for name, found in state.layers.items()}
+    layers = {name: layer for name, layer in made.items() if layer is not None}
+    calibration = calibrate(task, state.logits, windows.y, seed)
+    counted = state.logits.movedim(1, -1)[windows.y >= 0]  # (n, K), without the pixels that no score counts
     return Reference(
         net,
         task,
         preprocess,
         windows,
         state,
-        calibrate(task, state.logits, windows.y, seed),
-        {name: source_layer(found, seed) for name, found in state.layers.items()},
+        calibration,
+        layers,
         predicted_shares(task, state.predicted),
         borders(state.predicted),
         measured(windows.x),
         score(task, state.predicted, windows.y),
+        estimates(task, counted, calibration),
     )
 
 
-def source_layer(found: Activations, seed: int) -> Layer:
-    """The basis of a layer and the distances between halves of the source."""
-    values = found.values.double()
-    mean = values.mean(0)
-    variance, directions = torch.linalg.eigh(torch.cov((values - mean).T).reshape(values.shape[1], -1))
-    kept = variance.argsort(descending=True)[:BASIS]
-    kept = kept[variance[kept] > 1e-6 * variance.max().clamp_min(1e-12)]
-    basis = directions[:, kept] / variance[kept].sqrt()
-    rows = (values - mean) @ basis
-    nulls = [
-        source_null(distance, rows, found.images, repeats=SPLITS, seed=seed) for distance in (frechet, sliced_energy)
-    ]
-    # Compared with a target are as many images as the null's halves had.
-    half = rows[found.images < (found.images.max() + 1) // 2]
-    return Layer(mean, basis, half, *nulls)
+def source_layer(found: Activations, images: Tensor, seed: int) -> Layer | None:
+    """The basis of a layer, and the distance between halves of the source; None for a layer that never varies.
+
+    As for a target, basis and scales come from the images of one half and the other half is new to them: distances on the
+    very rows that a basis was fitted to would be too small.
+
+    Args:
+        found: the layer's outputs. images: ``(N,)`` the image of each window, so that no image is in both halves.
+    """
+    owner = images[found.images]
+    distances: list[tuple[float, float]] = []
+    first: Layer | None = None
+    nothing = Null(0.0, 0.0, 0.0)
+    for repeat in range(SPLITS):
+        chosen = halves(owner, seed + repeat)
+        values = found.values[chosen].double()
+        mean = values.mean(0)
+        variance, directions = torch.linalg.eigh(torch.cov((values - mean).T).reshape(values.shape[1], -1))
+        kept = variance.argsort(descending=True)[:BASIS]
+        kept = kept[variance[kept] > 1e-6 * variance.max().clamp_min(1e-12)]
+        if not len(kept):
+            return None
+        basis = directions[:, kept] / variance[kept].sqrt()
+        layer = Layer(mean, basis, (values - mean) @ basis, nothing, nothing)
+        other = layer.project(found.values[~chosen])
+        distances.append((frechet(layer.rows, other).item(), energy(layer.rows, other).item()))
+        first = first or layer
+    assert first is not None
+    nulls = []
+    for column in zip(*distances):
+        listed = torch.tensor(column, dtype=torch.float64)
+        nulls.append(Null(listed.mean().item(), listed.std().item(), listed.quantile(0.95).item()))
+    return dataclasses.replace(first, frechet=nulls[0], energy=nulls[1])
+
+
+def halves(owner: Tensor, seed: int) -> Tensor:
+    """Rows of a random half of the images: ``(n,)`` true or false, with ``owner`` the image of each row."""
+    found, which = owner.unique(return_inverse=True)
+    order = torch.randperm(len(found), generator=generator("halves", seed))
+    return (order < len(found) // 2)[which]
 
 
 def energy(x: Tensor, y: Tensor) -> Tensor:
@@ -162,17 +197,18 @@ def move(x: Tensor, task: Task) -> Tensor:
     if task.name == "segmentation":
         return x.flip(-1)
     by = max(1, x.shape[-1] // 16)
-    return torch.nn.functional.pad(x, (by, 0, by, 0), mode="replicate")[..., : x.shape[-2], : x.shape[-1]]
+    return functional.pad(x, (by, 0, by, 0), mode="replicate")[..., : x.shape[-2], : x.shape[-1]]
 
 
 def behaviour(source: Reference, windows: Windows, seed: int = 1) -> Behaviour:
     """Look at unlabelled windows with the model as it is, half adapted, and adapted. Labels are not read."""
-    x = normalised(windows.x, source.preprocess)
-    before = observe(source.net, x, source.task, seed)
+    x = normalised(windows.x, source.preprocess).to(next(source.net.parameters()).device)
+    positions = seed + 1  # other positions than the reference's
+    before = observe(source.net, x, source.task, positions)
     adapted = copy.deepcopy(source.net)
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
     changes = restat(adapted, list(x[order].split(BATCH)))
-    after = observe(adapted, x, source.task, seed)
+    after = observe(adapted, x, source.task, positions)
     set_statistics(adapted, {c.layer: mix(c.before, c.after, HALFWAY) for c in changes})
     halfway = predict(adapted, x)
 
@@ -212,7 +248,7 @@ def behaviour(source: Reference, windows: Windows, seed: int = 1) -> Behaviour:
     here = measured(windows.x)
     for name in PROPERTIES:
         facts[f"image {name}"] = effect(source.properties[name], here[name])
-    return Behaviour(before, after, facts, distances)
+    return Behaviour(before, after, facts, distances, changes)
 
 
 def of_twin(source: Reference, windows: Windows, target: dict[str, Tensor], seed: int) -> dict[str, float]:
@@ -220,7 +256,7 @@ def of_twin(source: Reference, windows: Windows, target: dict[str, Tensor], seed
     and how far the predictions ``target`` are from the twin's in shares and borders, which says how far to trust them."""
     mine = source.windows[: len(windows)]
     assert mine.y is not None
-    x = normalised(twin(mine.x, windows.x, seed), source.preprocess)
+    x = normalised(twin(mine.x, windows.x, seed), source.preprocess).to(next(source.net.parameters()).device)
     adapted = copy.deepcopy(source.net)
     restat(adapted, list(x.split(BATCH)))
     found = {"before": predict(source.net, x), "after": predict(adapted, x)}
@@ -236,8 +272,9 @@ def of_twin(source: Reference, windows: Windows, target: dict[str, Tensor], seed
 
 
 def score(task: Task, predicted: Tensor, labels: Tensor) -> float:
-    """The task's primary score; 0 where it is not defined."""
-    return defined(task.scores(task.confusion(predicted, labels))[task.primary])
+    """The task's primary score; 1 where neither side has an object, so that 1 - IoU is a metric."""
+    value = task.scores(task.confusion(predicted, labels))[task.primary]
+    return value if math.isfinite(value) else 1.0
 
 
 def differing(before: State, after: State, halfway: Tensor, temperatures: Tensor) -> dict[str, float]:
@@ -265,11 +302,13 @@ def like_neighbours(predicted: Tensor) -> Tensor:
     """The share of the eight neighbours with the same prediction, ``(N, H, W)``; zeros for classification."""
     if predicted.ndim != 3:
         return torch.zeros(predicted.shape)
+    height, width = predicted.shape[1:]
+    framed = functional.pad(predicted[:, None].float(), (1, 1, 1, 1), mode="replicate")[:, 0]
     same = torch.zeros(predicted.shape)
-    for down in (-1, 0, 1):
-        for right in (-1, 0, 1):
-            if down or right:
-                same += predicted == predicted.roll((down, right), (1, 2))
+    for down in range(3):
+        for right in range(3):
+            if (down, right) != (1, 1):
+                same += framed[:, down : down + height, right : right + width] == predicted
     return same / 8
 
 
@@ -279,9 +318,7 @@ def quality(source: Reference, state: State) -> dict[str, float]:
     shares = predicted_shares(task, state.predicted)
     confidence = logits.softmax(1).amax(1)
     return {
-        "calibrated score": defined(calibrated_score(task, logits, calibration)),
-        "confidence difference": difference_of_confidence(logits, calibration),
-        "thresholded confidence": defined(thresholded_confidence(task, logits, calibration)),
+        **estimates(task, logits, calibration),
         "entropy": mean_entropy(logits),
         "confidence": confidence.mean().item(),
         "unsure": (confidence < 0.9).double().mean().item(),
@@ -291,6 +328,16 @@ def quality(source: Reference, state: State) -> dict[str, float]:
         "borders": math.log((borders(state.predicted) + 1e-3) / (source.borders + 1e-3)),
         "largest share": shares.max().item(),
     }
+
+
+def estimates(task: Task, logits: Tensor, calibration: Calibration) -> dict[str, float]:
+    """The estimated scores; 0 where not even an expected one is defined."""
+    found = {
+        "calibrated score": calibrated_score(task, logits, calibration),
+        "confidence difference": difference_of_confidence(task, logits, calibration),
+        "thresholded confidence": thresholded_confidence(task, logits, calibration),
+    }
+    return {name: value if math.isfinite(value) else 0.0 for name, value in found.items()}
 
 
 def predicted_shares(task: Task, predicted: Tensor) -> Tensor:
@@ -312,11 +359,6 @@ def borders(predicted: Tensor) -> float:
 def agreement(task: Task, one: Tensor, other: Tensor) -> float:
     """The task's primary score of one prediction with the other as the truth."""
     return score(task, one, other)
-
-
-def defined(value: float) -> float:
-    """0 for a score that is not defined: IoU where neither side has an object."""
-    return value if math.isfinite(value) else 0.0
 
 
 def divergence(p: Tensor, q: Tensor) -> float:

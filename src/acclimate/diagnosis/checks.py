@@ -20,8 +20,8 @@ class Check(NamedTuple):
     name: str
     source: float  # mean over images
     target: float
-    effect: float  # difference in standard deviations of the source; for a layer: the energy distance
-    floor: float  # the 95 % quantile of |effect| where images are dealt out at random
+    effect: float  # difference in standard deviations (pooled, at least .001); for a layer: the energy distance
+    floor: float  # the 95 % quantile of |effect| by chance
     p: float
 
     @property
@@ -58,10 +58,13 @@ def moved(name: str, source: Tensor, target: Tensor, seed: object = 0) -> Check:
     sums = sides @ values
     differences = (values.sum() - sums) / m - sums / n
     found = target.double().mean() - source.double().mean()
-    scale = source.double().std().clamp_min(1e-12 + 1e-9 * source.double().abs().mean())
+    centred = torch.cat([source.double() - source.double().mean(), target.double() - target.double().mean()])
+    scale = (centred.square().sum() / (n + m - 2)).sqrt().clamp_min(1e-3) if n + m > 2 else centred.new_tensor(1e-3)
     slack = 1e-9 * values.abs().mean()  # equal in exact arithmetic
     p = (1 + int((differences.abs() >= found.abs() - slack).sum())) / (1 + PERMUTATIONS)
-    floor = differences.abs().quantile(1 - LEVEL) / scale
+    # The floor is what images like these would show by chance: about their own side's mean, or it would grow with the shift.
+    left = sides @ centred
+    floor = ((centred.sum() - left) / m - left / n).abs().quantile(1 - LEVEL) / scale
     return Check(
         name, source.double().mean().item(), target.double().mean().item(), (found / scale).item(), floor.item(), p
     )
@@ -70,13 +73,13 @@ def moved(name: str, source: Tensor, target: Tensor, seed: object = 0) -> Check:
 def moved_cloud(name: str, source: Tensor, target: Tensor, seed: object = 0) -> Check:
     """Whether two sets of vectors ``(n, d)`` and ``(m, d)``, one an image, differ in any way.
 
-    The statistic is the energy distance 2 E|x - y| - E|x - x'| - E|y - y'| of vectors in units of the source's standard
+    The statistic is the energy distance 2 E|x - y| - E|x - x'| - E|y - y'| of vectors in units of the pooled standard
     deviations (Szekely and Rizzo, 2004), judged by the same deals.
     """
     n, m = len(source), len(target)
     enough(n, m)
     values = torch.cat([source, target]).double()
-    scale = source.double().std(0)
+    scale = values.std(0)  # of both sides together: it must not depend on who is dealt where
     used = scale > 1e-9 * scale.max()
     values = values[:, used] / scale[used] if bool(used.any()) else torch.zeros(n + m, 1, dtype=torch.float64)
     apart = torch.cdist(values, values, compute_mode="donot_use_mm_for_euclid_dist")

@@ -12,27 +12,28 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from acclimate.errors import DataError
 from acclimate.tasks import Task
 
 PIXELS = 20_000  # of the source, from which temperatures are fitted
 
 
-def expected_confusion(logits: Tensor, temperatures: Tensor) -> Tensor:
-    """The confusion matrix ``(K, K)`` one would count if probabilities were calibrated.
+def expected_confusion(p: Tensor, predicted: Tensor, present: Tensor) -> Tensor:
+    """The confusion matrix ``(K, K)`` that one would count on average if the probabilities were right.
 
-    E_ij = sum over predictions of class j of p_i, with p = softmax(z / T_j) and one temperature for each predicted
-    class. Diagonal, row and column sums are the expected true positives, truth and prediction counts of MOVAL (Li et al.,
-    Estimating model performance under domain shifts with class-specific confidence scores, MICCAI 2022, eq. 5-7).
+    E_ij = sum over predictions of class j of p_i. Diagonal, row and column sums are the expected true positives, truth and
+    prediction counts of MOVAL (Li et al., Estimating model performance under domain shifts with class-specific confidence
+    scores, MICCAI 2022).
 
     Args:
-        logits: ``(N, K, *)``.
-        temperatures: ``(K,)``.
+        p: ``(n, K)`` probabilities. predicted: ``(n,)`` classes.
+        present: ``(K,)`` which classes the source holds. The others count only where they are predicted: the tails of a
+            softmax would otherwise be taken for traces of them.
     """
-    k = logits.shape[1]
-    rows = logits.movedim(1, -1).reshape(-1, k)
-    predicted = rows.argmax(1)
-    p = (rows / temperatures[predicted][:, None]).softmax(1).double()
-    return torch.zeros(k, k, dtype=torch.float64).index_add_(0, predicted, p).T
+    k = p.shape[1]
+    found = torch.zeros(k, k, dtype=torch.float64).index_add_(0, predicted, p.double()).T
+    known = present | (torch.bincount(predicted, minlength=k) > 0)
+    return found * known[:, None]
 
 
 def class_temperatures(logits: Tensor, labels: Tensor) -> Tensor:
@@ -61,56 +62,79 @@ def class_temperatures(logits: Tensor, labels: Tensor) -> Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-    """What the source's labels say about the model's confidence."""
+    """What the source's labels say about the model's confidence; ``(K,)`` by predicted class."""
 
-    temperatures: Tensor  # (K,), by predicted class
-    threshold: Tensor  # (K,), by predicted class: the share of lower confidences equals the share of errors
-    confidence: float  # mean largest probability, at temperature 1
+    temperatures: Tensor  # at which mean confidence equals precision
+    excess: Tensor  # mean confidence less precision
+    threshold: Tensor  # the share of lower confidences equals the share of errors
+    present: Tensor  # classes that the source's labels hold
     score: float  # the task's primary score
 
 
+def rows_of(logits: Tensor) -> Tensor:
+    """``(N, K, *)`` as ``(n, K)``."""
+    return logits.movedim(1, -1).reshape(-1, logits.shape[1])
+
+
 def calibrate(task: Task, logits: Tensor, labels: Tensor, seed: int = 0) -> Calibration:
-    """From logits ``(N, K, *)`` and labels ``(N, *)`` of held-out source images; labels of -1 do not count."""
-    k = logits.shape[1]
-    rows, flat = logits.movedim(1, -1).reshape(-1, k), labels.flatten()
-    counts = flat >= 0
-    rows, flat = rows[counts], flat[counts]
+    """From logits ``(N, K, *)`` and labels ``(N, *)`` of held-out source images; labels of -1 do not count.
+
+    A class that is predicted fewer than 20 times takes what holds for all. Raises :class:`DataError` if no label counts.
+    """
+    k, rows, flat = logits.shape[1], rows_of(logits), labels.flatten()
+    rows, flat = rows[flat >= 0], flat[flat >= 0]
+    if not len(flat):
+        raise DataError("every label of these source images is 'ignore'; give images with labels that count")
     score = task.scores(task.confusion(rows.argmax(1), flat))[task.primary]
+    present = torch.bincount(flat, minlength=k) > 0
     some = torch.randperm(len(flat), generator=torch.Generator().manual_seed(seed))[:PIXELS]
     rows, flat = rows[some], flat[some]
     confidence, predicted = rows.softmax(1).max(1)
     wrong = (predicted != flat).double()
-
-    def threshold(mine: Tensor) -> Tensor:
-        chosen = mine if int(mine.sum()) >= 20 else torch.ones_like(mine)
-        return confidence[chosen].double().quantile(wrong[chosen].mean())
-
-    thresholds = torch.stack([threshold(predicted == c) for c in range(k)])
-    return Calibration(class_temperatures(rows, flat), thresholds, confidence.mean().item(), score)
+    excess, threshold = [], []
+    for c in range(k):
+        mine = predicted == c
+        mine = mine if int(mine.sum()) >= 20 else torch.ones_like(mine)
+        excess.append(confidence[mine].double().mean() - 1 + wrong[mine].mean())
+        threshold.append(confidence[mine].double().quantile(wrong[mine].mean()))
+    return Calibration(
+        class_temperatures(rows, flat), torch.stack(excess), torch.stack(threshold), present, float(score)
+    )
 
 
 def calibrated_score(task: Task, logits: Tensor, calibration: Calibration) -> float:
-    """The task's primary score of the expected confusion matrix (class-wise calibrated confidence, MOVAL)."""
-    return task.scores(expected_confusion(logits, calibration.temperatures))[task.primary]
+    """The task's primary score of the expected confusion matrix, p = softmax(z / T_j) where class j is predicted."""
+    rows = rows_of(logits)
+    predicted = rows.argmax(1)
+    p = (rows / calibration.temperatures[predicted][:, None]).softmax(1)
+    return task.scores(expected_confusion(p, predicted, calibration.present))[task.primary]
 
 
-def difference_of_confidence(logits: Tensor, calibration: Calibration) -> float:
-    """score_s - (AC_s - AC_t), AC the mean largest probability (Guillory et al., ICCV 2021, eq. 3); clipped to [0, 1]."""
-    confidence = logits.softmax(1).max(1).values.double().mean().item()
-    return min(1.0, max(0.0, calibration.score - calibration.confidence + confidence))
+def difference_of_confidence(task: Task, logits: Tensor, calibration: Calibration) -> float:
+    """Difference of confidence (Guillory et al., ICCV 2021), class by class as in MOVAL.
+
+    Each confidence is lowered by what it exceeds the precision of its class on the source; what it loses goes to the other
+    classes in proportion. The score is that of the expected confusion matrix.
+    """
+    p = rows_of(logits).softmax(1).double()
+    confidence, predicted = p.max(1)
+    right = (confidence - calibration.excess[predicted]).clamp(0, 1)
+    others = p * ((1 - right) / (1 - confidence).clamp_min(1e-9))[:, None]
+    p = others.scatter(1, predicted[:, None], right[:, None])
+    return task.scores(expected_confusion(p, predicted, calibration.present))[task.primary]
 
 
 def thresholded_confidence(task: Task, logits: Tensor, calibration: Calibration) -> float:
     """Average thresholded confidence (Garg et al., ICLR 2022, eq. 1), class by class.
 
-    A prediction counts as right where its confidence exceeds the threshold of its class; the others are taken for the
+    A prediction counts as right where its confidence reaches the threshold of its class; the others are taken for the
     second most probable class, which gives a confusion matrix and from it the task's primary score.
     """
-    k = logits.shape[1]
-    top = logits.movedim(1, -1).reshape(-1, k).softmax(1).topk(2, 1)
+    top = rows_of(logits).softmax(1).topk(2, 1)
     confidence, (predicted, second) = top.values[:, 0], top.indices.unbind(1)
-    truth = torch.where(confidence.double() > calibration.threshold[predicted], predicted, second)
-    return task.scores(task.confusion(predicted, truth))[task.primary]
+    truth = torch.where(confidence.double() >= calibration.threshold[predicted], predicted, second)
+    p = functional.one_hot(truth, logits.shape[1])
+    return task.scores(expected_confusion(p, predicted, calibration.present))[task.primary]
 
 
 def mean_entropy(logits: Tensor) -> float:

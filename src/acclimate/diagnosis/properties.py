@@ -90,6 +90,10 @@ PROPERTIES: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+FINE = ("noise", "sharpness", "grain")
+"""Properties that depend on the size of a pixel: they are compared on windows, the others on whole images."""
+
+
 def measured(x: Tensor) -> dict[str, Tensor]:
     """Every property of every image ``(N, C, H, W)`` in [0, 1]: ``(N,)`` each."""
     return {name: function(x) for name, function in PROPERTIES.items()}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from acclimate.diagnosis.properties import noise
+from acclimate.transforms.shifts import blurred
 
 LEVELS = 256  # quantiles of the histogram
 VALUES = 200_000  # of which it is taken
@@ -22,30 +22,35 @@ def twin(source: Tensor, target: Tensor, seed: int = 0) -> Tensor:
     labels are known; how far the twin is from any other target is for the advisor to learn.
     """
     generator = torch.Generator().manual_seed(seed)
-    x = match_histogram(source, target, generator)
+    pairs = zip(source.split(1, dim=1), target.split(1, dim=1))
+    return torch.cat([_channel(mine, theirs, generator) for mine, theirs in pairs], 1)
+
+
+def _channel(x: Tensor, target: Tensor, generator: torch.Generator) -> Tensor:
+    x = match_histogram(x, target, generator)
     wanted, here = noise(target).mean(), noise(x).mean()
     if here < wanted:
-        extra = (wanted.square() - here.square()).sqrt()
-        x = x + extra * torch.randn(x.shape, generator=generator)
+        x = x + (wanted.square() - here.square()).sqrt() * torch.randn(x.shape, generator=generator)
     else:
         x = min((blurred(x, sigma) for sigma in BLURS), key=lambda one: float((noise(one).mean() - wanted).abs()))
     return match_histogram(x, target, generator)
 
 
 def match_histogram(x: Tensor, target: Tensor, generator: torch.Generator) -> Tensor:
-    """``x`` with each channel's values mapped by the increasing function that makes its quantiles the target's."""
+    """One channel's values mapped by the increasing function that makes their quantiles the target's.
+
+    Values that many pixels share (a background of exactly 0) become the mean of the target's quantiles at their ranks.
+    """
     levels = torch.linspace(0, 1, LEVELS)
-    channels = []
-    for c in range(x.shape[1]):
-        mine, theirs = (some(values[:, c], generator).quantile(levels) for values in (x, target))
-        # Equal quantiles (a flat background) are spread by a hair, so that the map stays a function.
-        mine = mine + torch.arange(LEVELS) * 1e-7
-        flat = x[:, c].clamp(float(mine[0]), float(mine[-1])).contiguous()
-        place = torch.searchsorted(mine, flat).clamp(1, LEVELS - 1)
-        low, high = mine[place - 1], mine[place]
-        share = ((flat - low) / (high - low)).clamp(0, 1)
-        channels.append(torch.lerp(theirs[place - 1], theirs[place], share))
-    return torch.stack(channels, 1).clamp(0, 1)
+    mine, theirs = (some(values, generator).quantile(levels) for values in (x, target))
+    values, which = mine.unique(return_inverse=True)
+    mapped = torch.zeros(len(values)).index_add_(0, which, theirs) / torch.bincount(which)
+    if len(values) == 1:
+        return torch.full_like(x, float(mapped[0]))
+    flat = x.clamp(float(values[0]), float(values[-1])).contiguous()
+    place = torch.searchsorted(values, flat).clamp(1, len(values) - 1)
+    share = ((flat - values[place - 1]) / (values[place] - values[place - 1])).clamp(0, 1)
+    return torch.lerp(mapped[place - 1], mapped[place], share).clamp(0, 1)
 
 
 def some(values: Tensor, generator: torch.Generator) -> Tensor:
@@ -54,16 +59,3 @@ def some(values: Tensor, generator: torch.Generator) -> Tensor:
     if len(flat) <= VALUES:
         return flat
     return flat[torch.randint(len(flat), (VALUES,), generator=generator)]
-
-
-def blurred(x: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur with reflected borders; ``sigma`` in pixels, 0 leaves the images as they are."""
-    if sigma == 0:
-        return x
-    radius = min(int(3 * sigma + 0.5), min(x.shape[-2:]) - 1)
-    offsets = torch.arange(-radius, radius + 1)
-    kernel = (-(offsets**2) / (2 * sigma**2)).exp()
-    kernel = (kernel / kernel.sum()).expand(x.shape[1], 1, -1)
-    padded = functional.pad(x, (radius, radius, radius, radius), mode="reflect")
-    across = functional.conv2d(padded, kernel[:, :, None, :], groups=x.shape[1])
-    return functional.conv2d(across, kernel[:, :, :, None], groups=x.shape[1])

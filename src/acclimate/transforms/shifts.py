@@ -194,14 +194,20 @@ def _noise(x: Tensor, y: Tensor, amount: float, random: torch.Generator) -> tupl
 
 
 def _blur(x: Tensor, y: Tensor, amount: float, random: torch.Generator) -> tuple[Tensor, Tensor]:
-    sigma = amount * 3 / 64 * min(x.shape[-2:])
+    return blurred(x, amount * 3 / 64 * min(x.shape[-2:])), y
+
+
+def blurred(x: Tensor, sigma: float) -> Tensor:
+    """Images ``(N, C, H, W)`` after a Gaussian blur of ``sigma`` pixels, borders replicated; 0 leaves them as they are."""
+    if sigma == 0:
+        return x
     reach = math.ceil(3 * sigma)
     kernel = torch.exp(-(torch.arange(-reach, reach + 1, device=x.device) ** 2) / (2 * sigma**2)).to(x.dtype)
     kernel = kernel / kernel.sum()
     planes = x.flatten(0, 1)[:, None]
     planes = functional.conv2d(functional.pad(planes, (reach, reach, 0, 0), mode="replicate"), kernel.view(1, 1, 1, -1))
     planes = functional.conv2d(functional.pad(planes, (0, 0, reach, reach), mode="replicate"), kernel.view(1, 1, -1, 1))
-    return planes.view_as(x), y
+    return planes.view_as(x)
 
 
 def _texture(x: Tensor, y: Tensor, amount: float, random: torch.Generator) -> tuple[Tensor, Tensor]:
