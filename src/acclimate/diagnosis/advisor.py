@@ -177,12 +177,17 @@ class Advisor:
         are those of learners that saw less, and a target need not resemble the trials.
         """
         predicted, here = float(self.learner.predict([facts])[0]), float(changed([facts])[0])
-        rank = math.ceil((len(self.residuals) + 1) * LEVEL)
-        reach = here * float(self.residuals[rank - 1]) if rank <= len(self.residuals) else 2 * here
-        low, high = max(predicted - reach, -here), min(predicted + reach, here)
+        low, high = interval(predicted, here, self.residuals)
         return Advice(
             predicted, low, high, LEVEL, len(self.residuals), self.left_out.tolist(), self.error, self.correlation
         )
+
+
+def interval(predicted: float, here: float, residuals: Array) -> tuple[float, float]:
+    """``predicted`` plus and minus the quantile of sorted relative ``residuals`` times ``here``, what adaptation changes."""
+    rank = math.ceil((len(residuals) + 1) * LEVEL)
+    reach = here * float(residuals[rank - 1]) if rank <= len(residuals) else 2 * here
+    return max(predicted - reach, -here), min(predicted + reach, here)
 
 
 def images_to_label(trials: Sequence[Trial]) -> int:
