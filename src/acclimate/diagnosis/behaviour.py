@@ -27,7 +27,7 @@ from acclimate.distances import Null, bhattacharyya, frechet, sliced_energy
 from acclimate.errors import UsageError
 from acclimate.networks.activations import Activations, activations
 from acclimate.networks.contract import Network
-from acclimate.networks.statistics import LayerChange, mix, restat, set_statistics
+from acclimate.networks.statistics import mix, restat, set_statistics
 from acclimate.random import generator
 from acclimate.tasks import Task
 
@@ -91,7 +91,6 @@ class Behaviour:
     after: State
     facts: dict[str, float]  # what the advisor reads
     distances: dict[str, dict[str, float]]  # layer -> before, after, null
-    changes: list[LayerChange]  # of the statistics, by layer
 
 
 def reference(net: Network, task: Task, preprocess: Preprocess, windows: Windows, seed: int = 0) -> Reference:
@@ -248,7 +247,7 @@ def behaviour(source: Reference, windows: Windows, seed: int = 1) -> Behaviour:
     here = measured(windows.x)
     for name in PROPERTIES:
         facts[f"image {name}"] = effect(source.properties[name], here[name])
-    return Behaviour(before, after, facts, distances, changes)
+    return Behaviour(before, after, facts, distances)
 
 
 def of_twin(source: Reference, windows: Windows, target: dict[str, Tensor], seed: int) -> dict[str, float]:

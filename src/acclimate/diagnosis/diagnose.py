@@ -22,7 +22,7 @@ from acclimate.diagnosis.properties import FINE, PROPERTIES, measured
 from acclimate.diagnosis.windows import Windows, alike, cut, ordinals, reduced, window_size
 from acclimate.engine.model import Model
 from acclimate.errors import DataError, UsageError
-from acclimate.networks.statistics import batch_norms, recommended_prior
+from acclimate.networks.statistics import batch_norms
 from acclimate.random import generator, key
 from acclimate.transforms.shifts import draw
 
@@ -32,7 +32,7 @@ COMPARED = 64  # windows of either domain without a model
 BUDGET = 240.0  # seconds
 MOST_TRIALS = 120
 LEAST_SOURCE, LEAST_TARGET = 8, 2  # images
-FEW = 32  # target images, below which mixing with the source's statistics is worth a thought
+FEW = 32  # target images, below which statistics are taken with a pinch of salt
 TESTED = 40  # layers whose tests are taken together: 999 deals cannot tell more of them from chance
 LOSS = 0.1  # of the estimated score, from which on a model is at a loss
 COLLAPSED = 0.1  # of what the source leaves to the other classes
@@ -630,11 +630,7 @@ def _reasons(
             "other proportions, re-estimated statistics are biased."
         )
     if target_images < FEW:
-        prior = recommended_prior(found.changes, target_images)
-        reasons.append(
-            f"{target_images} target images are few for statistics"
-            + (f"; mixing with the source's may be better: --set adabn.prior={prior:g}." if prior else ".")
-        )
+        reasons.append(f"{target_images} target images are few for statistics; {FEW} or more are safer.")
     return reasons
 
 
