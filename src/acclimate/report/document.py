@@ -12,10 +12,10 @@ import jinja2
 import pydantic
 from markupsafe import Markup
 
-from acclimate.errors import DataError, UsageError
-from acclimate.files import read_json, write_bytes, write_json
+from acclimate.errors import UsageError
+from acclimate.files import write_bytes, write_json
 from acclimate.report.compose import unbroken
-from acclimate.report.schema import Part, check_version
+from acclimate.report.schema import Part, checked
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
@@ -115,15 +115,7 @@ def write_document(document: Document, pictures: Mapping[str, bytes], folder: Pa
 
 def load_document(path: Path | str) -> Document:
     """Read and check the JSON twin. Raises :class:`DataError` for another schema version or a damaged file."""
-    path = Path(path)
-    found = read_json(path)
-    check_version(found, path, "schema_version", SCHEMA)
-    try:
-        return Document.model_validate(found)
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise DataError(f"{path} does not fit its schema ({where}: {first['msg']}); make the page again") from error
+    return checked(Document, Path(path), SCHEMA, "make the page again")
 
 
 def render(document: Document, uris: Mapping[str, str], stem: str = "report") -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import pydantic
 
@@ -19,6 +19,9 @@ class Part(pydantic.BaseModel):
     """Base of all parts: no key that the schema does not name."""
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+
+Twin = TypeVar("Twin", bound=Part)
 
 
 class Score(Part):
@@ -204,14 +207,19 @@ class Report(Part):
 
 def load(path: Path) -> Report:
     """Read and check a ``report.json``. Raises :class:`DataError` for another schema version or a damaged file."""
+    return checked(Report, path, SCHEMA, "run: acclimate report")
+
+
+def checked(kind: type[Twin], path: Path, version: int, advice: str) -> Twin:
+    """The JSON at ``path`` as ``kind``. Raises :class:`DataError` for another schema version or a damaged file."""
     found = read_json(path)
-    check_version(found, path, "schema_version", SCHEMA)
+    check_version(found, path, "schema_version", version)
     try:
-        return Report.model_validate(found)
+        return kind.model_validate(found)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise DataError(f"{path} does not fit its schema ({where}: {first['msg']}); run: acclimate report") from error
+        raise DataError(f"{path} does not fit its schema ({where}: {first['msg']}); {advice}") from error
 
 
 def check_version(found: Any, path: Path, field: str, *known: int) -> None:
