@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -22,36 +22,40 @@ class Artifacts:
     def __init__(self, folder: Path, world: World) -> None:
         self.folder, self.world = folder, world
         self.published: dict[str, dict[str, str]] = {}  # stream -> file, sha256
-        self._kept: dict[int, dict[str, Tensor]] = {}
+        self._values: list[dict[str, Tensor]] = []  # of a batch each: one value per image, and "index"
+        self._maps: dict[str, Tensor] = {}  # "name/index", since images may differ in size
 
     def keep(self, batch: Batch, columns: Mapping[str, Tensor]) -> None:
         """Remember values ``(N,)`` or maps ``(N, H, W)`` of the batch's images."""
-        values = {name: value.cpu() for name, value in columns.items()}
+        kept = {name: value.cpu() for name, value in columns.items()}
+        if all(value.ndim == 1 for value in kept.values()):
+            self._values.append({"index": batch.index.cpu(), **kept})
+            return
         for row, i in enumerate(batch.index.tolist()):
-            self._kept[i] = {name: value[row] for name, value in values.items()}
+            self._maps |= {f"{name}/{i}": value[row] for name, value in kept.items()}
 
     def publish(self, stage: str, stream: Stream | None) -> None:
         """After a Sweep: merge all processes' shares into one file and join it to the stream it was made from."""
-        if not self.world.any(bool(self._kept)):
+        if not self.world.any(bool(self._values or self._maps)):
             return
         if stream is None:
             raise UsageError(f"stage {stage!r} keeps columns, so it must sweep exactly one stream")
         path = self.folder / f"{stream.name}-{stage.replace(' ', '-')}.safetensors"
         parts = [path.with_name(f".{path.stem}-{rank}.part") for rank in range(self.world.size)]
-        write_tensors(parts[self.world.rank], {f"{n}/{i}": v for i, row in self._kept.items() for n, v in row.items()})
-        self._kept = {}
+        names = self._values[0] if self._values else ()
+        write_tensors(
+            parts[self.world.rank], {**self._maps, **{n: torch.cat([row[n] for row in self._values]) for n in names}}
+        )
+        self._values, self._maps = [], {}
         self.world.wait()
         if self.world.first:
-            merged: dict[str, Tensor] = {}
-            for part in parts:
-                merged |= read_tensors(part)
-                part.unlink()
-            if len({name.partition("/")[2] for name in merged}) != len(stream):
+            shares = [read_tensors(part) for part in parts]
+            merged = _by_image(shares) if any("index" in share for share in shares) else _union(shares)
+            if len(merged.pop("index")) != len(stream):
                 raise UsageError(f"stage {stage!r} must keep a value for every image of {stream.name!r}")
-            if stream.task == "classification":
-                names = {name.partition("/")[0] for name in merged}
-                merged = {name: torch.stack([merged[f"{name}/{i}"] for i in range(len(stream))]) for name in names}
             write_tensors(path, merged)
+            for part in parts:
+                part.unlink()
         self.world.wait()
         self.join(stream, path)
 
@@ -69,3 +73,17 @@ class Artifacts:
             if not path.exists() or sha256(path) != entry["sha256"]:
                 raise DataError(f"{path} is missing or has changed since the checkpoint; start again with --force")
             self.join(streams[name], path)
+
+
+def _by_image(shares: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """One vector for each column, in the order of the images; ``index`` holds those that are there."""
+    filled = [share for share in shares if share]
+    columns = {name: torch.cat([share[name] for share in filled]) for name in filled[0]}
+    order = columns["index"].argsort()
+    return {name: value[order] for name, value in columns.items()} | {"index": columns["index"].unique()}
+
+
+def _union(shares: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The maps of all processes, and the images that they belong to."""
+    merged = {name: value for share in shares for name, value in share.items()}
+    return merged | {"index": torch.tensor(sorted({int(name.partition("/")[2]) for name in merged}))}

@@ -20,6 +20,7 @@ from torch import Tensor
 from acclimate.data.streams import Batch, Stream
 from acclimate.engine.artifacts import Artifacts
 from acclimate.engine.checkpoint import Checkpoint, Checkpoints, Position, load_weights
+from acclimate.engine.code import code_files
 from acclimate.engine.interrupt import Interruptible
 from acclimate.engine.optimisers import make
 from acclimate.engine.update import Failure, Updater
@@ -265,7 +266,6 @@ class Run:
 
     def identity(self) -> dict[str, Any]:
         """All that must be equal for a run to be the same run."""
-        code = [Path(inspect.getfile(type(self.method))), *sorted((Path(__file__).parents[1] / "losses").glob("*.py"))]
         weights = hashlib.blake2b(digest_size=16)
         for tensor in self.method.state_dict().values():
             weights.update(tensor.detach().cpu().numpy().tobytes())
@@ -275,7 +275,7 @@ class Run:
             **flat("settings", self.method.settings.model_dump(mode="json")),
             **flat("facts", self.facts),
             **{f"data {name}": stream.fingerprint() for name, stream in self.streams.items()},
-            **{f"code {path.name}": sha256(path) for path in code},
+            **{f"code {path.name}": sha256(path) for path in code_files(type(self.method))},
             "initial weights": weights.hexdigest(),
             "device": self.device.type,
             "processes": self.world.size,

@@ -150,6 +150,10 @@ class Method(nn.Module):
         """What the method found, as the rows of a table; kept in ``results.json`` and shown in the report."""
         return ()
 
+    def generate(self, labels: Tensor) -> Tensor | None:
+        """Images ``(N, C, H, W)`` of the classes ``labels (N,)`` as the network's input; None where a method makes none."""
+        return None
+
     def predict(self, x: Tensor) -> Tensor:
         """Logits ``(N, K, *)`` of images ``(N, C, H, W)``."""
         return self.net(x).logits

@@ -124,19 +124,23 @@ def dann_svhn(classes: int, channels: int = 3, size: Size = (32, 32), *, dropout
 
 
 @network("classification", 40)
-def dann_gtsrb(classes: int, channels: int = 3, size: Size = (40, 40)) -> Network:
+def dann_gtsrb(
+    classes: int, channels: int = 3, size: Size = (40, 40), *, norm: Literal["none", "batch"] = "none"
+) -> Network:
     """DANN's traffic-sign network: convolutions 5x5-96, 3x3-144, 5x5-256, dense 512; about 4.4 M weights.
 
-    Features are the flattened convolution output, 6,400 for 40 x 40 images. Ganin et al., JMLR 2016, figure 4c.
+    Features are the flattened convolution output, 6,400 for 40 x 40 images. The paper has no normalisation;
+    ``norm="batch"`` puts BatchNorm after each convolution. Ganin et al., JMLR 2016, figure 4c.
     """
+    _choice("norm", norm, {"none": 0, "batch": 1})
     body = nn.Sequential(
-        nn.Conv2d(channels, 96, 5, padding=2),
+        *_convolution(channels, 96, 5, norm, padding=2),
         nn.ReLU(),
         nn.MaxPool2d(2),
-        nn.Conv2d(96, 144, 3, padding=1),
+        *_convolution(96, 144, 3, norm, padding=1),
         nn.ReLU(),
         nn.MaxPool2d(2),
-        nn.Conv2d(144, 256, 5, padding=2),
+        *_convolution(144, 256, 5, norm, padding=2),
         nn.ReLU(),
         nn.MaxPool2d(2),
         nn.Flatten(),
@@ -146,24 +150,35 @@ def dann_gtsrb(classes: int, channels: int = 3, size: Size = (40, 40)) -> Networ
 
 
 @network("classification", 28)
-def lenet(classes: int, channels: int = 1, size: Size = (28, 28), *, dropout: float = 0.5) -> Network:
+def lenet(
+    classes: int,
+    channels: int = 1,
+    size: Size = (28, 28),
+    *,
+    dropout: float = 0.5,
+    norm: Literal["none", "batch"] = "none",
+) -> Network:
     """LeNet as in ADDA, CyCADA, CDAN and SHOT: two 5x5 convolutions (20, 50), 500 features; about 0.43 M weights.
 
     ``dropout`` acts on the second convolution (whole channels) and on the features, as in CDAN, CyCADA and SHOT;
-    ADDA has none (0). Tzeng et al., CVPR 2017, section 5.1; Long et al., NeurIPS 2018, released code.
+    ADDA has none (0). Those have no normalisation here; ``norm="batch"`` puts BatchNorm after each convolution and
+    before the ReLU of the features, where SHOT's bottleneck has it. Tzeng et al., CVPR 2017, section 5.1; Long et al.,
+    NeurIPS 2018, released code.
     """
+    _choice("norm", norm, {"none": 0, "batch": 1})
     convolutions = nn.Sequential(
-        nn.Conv2d(channels, 20, 5),
+        *_convolution(channels, 20, 5, norm),
         nn.MaxPool2d(2),
         nn.ReLU(),
-        nn.Conv2d(20, 50, 5),
+        *_convolution(20, 50, 5, norm),
         nn.Dropout2d(dropout),
         nn.MaxPool2d(2),
         nn.ReLU(),
         nn.Flatten(),
     )
     width = _width(convolutions, (channels, *size))
-    body = nn.Sequential(convolutions, nn.Linear(width, 500), nn.ReLU(), nn.Dropout(dropout))
+    dense = [nn.Linear(width, 500, bias=False), nn.BatchNorm1d(500)] if norm == "batch" else [nn.Linear(width, 500)]
+    body = nn.Sequential(convolutions, *dense, nn.ReLU(), nn.Dropout(dropout))
     return Network(BodyHead(body, nn.Linear(500, classes)), "head", input_shape=(channels, *size))
 
 
