@@ -18,7 +18,7 @@ def test_names_are_sorted_and_load() -> None:
     assert registry.load("methods", "dann").__name__ == "DANN"
 
 
-@pytest.mark.parametrize(("kind", "wrong", "right"), [("methods", "dan", "dann"), ("networks", "u-net", "unet")])
+@pytest.mark.parametrize(("kind", "wrong", "right"), [("methods", "dannn", "dann"), ("networks", "u-net", "unet")])
 def test_unknown_name_names_the_nearest(kind: str, wrong: str, right: str) -> None:
     with pytest.raises(UsageError, match=f"did you mean '{right}'"):
         registry.load(kind, wrong)

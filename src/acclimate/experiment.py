@@ -55,7 +55,7 @@ class Experiment(Settings):
     preprocess: dict[str, Any] = {}  # changes of what fits network and task
     settings: dict[str, dict[str, Any]] = {}  # by method
     class_map: dict[str, str] = {}  # the target's class names -> the source's, or "ignore"
-    holdout: float = Field(0.2, gt=0, lt=1)  # share of a folder that is kept for scoring
+    holdout: float = Field(0.2, ge=0, lt=1)  # share of a folder kept for scoring; 0: the target adapted to is scored
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +85,8 @@ def open_domains(experiment: Experiment, task: str | None, score: bool) -> Domai
     source = source_test = None
     if experiment.source is not None:
         source, source_test = open_splits(experiment.source, experiment.holdout, task)
+        if source_test is source:
+            source_test = None  # nothing was kept that training has not seen
         if source.labels is None:
             raise UsageError(
                 f"the source {experiment.source} has no labels; it needs class sub-folders, or images/ with masks/"
@@ -153,7 +155,7 @@ def carry_out(
         for player in _players(
             experiment, domains, task, given, folder / f"seed-{seed}", seed, device, listener, force
         ):
-            _judge(player, domains)
+            judge(player, domains)
             entry = results["players"].setdefault(player.method, {"title": find(player.method).card.title, "seeds": {}})
             entry["oracle"] = Need.TARGET_LABELS in find(player.method).needs
             entry["seeds"][str(seed)] = player.facts
@@ -255,8 +257,9 @@ def _seconds(folder: Path, seconds: float) -> float:
     return before + seconds
 
 
-def _judge(player: Player, domains: Domains) -> None:
-    """Scores on the source's test images, on the target's where they are open, and label-free facts of the target."""
+def judge(player: Player, domains: Domains) -> None:
+    """Add to the player's facts: scores on the source's test images, and on the target's where they are open; label-free
+    facts of the target; and a warning where the model may have collapsed."""
     facts = player.facts
     for name, domain in (("source_test", domains.source_test), ("target_test", domains.target_test)):
         facts[name] = None if domain is None else score_facts(evaluate(player.model, domain))

@@ -104,11 +104,11 @@ def test_segmentation_chooses_crop_and_batch(place, call, tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("--method dnan", "did you mean 'dann'?"),
+        ("--method dannn", "did you mean 'dann'?"),
         ("--network dtnn", "did you mean 'dtn'?"),
         ("--network dann-mnist --network-set nrom=batch", "did you mean 'norm'?"),
         ("--set dann.weigth=1", "did you mean 'weight'?"),
-        ("--set dan.weight=1", "did you mean 'dann'?"),
+        ("--set dannn.weight=1", "did you mean 'dann'?"),
         ("--set weight=1", "whose setting it is: dann.weight"),
         ("--set dann.weight", "write KEY=VALUE"),
         ("--set dann.norm=targt", "'norm'"),

@@ -22,7 +22,12 @@ from acclimate.files import write_json
 from acclimate.methods import find
 from acclimate.transforms.augment import Geometry
 
-ADDITIVE: dict[str, dict[str, Any]] = {"self-training": {"portion": 1.0, "portion_max": 1.0}}
+ADDITIVE: dict[str, dict[str, Any]] = {
+    "self-training": {"portion": 1.0, "portion_max": 1.0},
+    "vada": {"lambda_s": 0.0, "lambda_t": 0.0},  # its directions are drawn by each process
+    "dirt-t": {"lambda_s": 0.0, "lambda_t": 0.0},
+    "shot": {"diversity": 0.0},
+}
 """Settings under which a method's losses are means over the same number of samples in every process."""
 
 

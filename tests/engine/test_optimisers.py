@@ -12,7 +12,7 @@ from games import Supervised, Teacher
 from runs import assert_same, differs, network, on_tick, plan, start, state
 from torch import nn
 
-from acclimate.engine.optimisers import PlayerOptimiser, factor, make
+from acclimate.engine.optimisers import PlayerOptimiser, factor, groups, lr_scales, make
 from acclimate.engine.run import move_average
 from acclimate.engine.update import Updater
 from acclimate.engine.world import World
@@ -134,6 +134,54 @@ def test_group_scales_its_learning_rate_through_the_schedule() -> None:
     rate = 0.01 * 0.5**0.9
     torch.testing.assert_close(body.detach(), torch.full((2,), 1 - rate))
     torch.testing.assert_close(head.detach(), torch.full((2,), 1 - 10 * rate * 1.5))
+
+
+class Apart(Supervised):
+    """Body and head as two players, one a list and one a module."""
+
+    def players(self) -> dict[str, Any]:
+        return {"features": self.net.body_parameters(), "head": self.net.head}
+
+    def step(self, source: Any, at: Any) -> dict[str, torch.Tensor]:
+        self.update({"supervised": self.task.loss(self.net(source.x).logits, source.y)}, "features", "head")
+        return {}
+
+
+@pytest.mark.parametrize("game", [Supervised, Apart], ids=["one module", "a list and a module"])
+def test_network_scales_the_rate_of_layers_trained_before_in_every_player(game: Any) -> None:
+    how = plan(steps=1, optimiser=Optimiser(lr=0.1, momentum=0.0))
+    before = network("classification").state_dict()
+    moved = []
+    for scales in ({}, {"body": 0.25}):
+        net = network("classification")
+        net.lr_scales = scales
+        after = start(game, net=net, how=how).model.method.net.state_dict()
+        moved.append({name: after[name] - before[name] for name, _ in net.named_parameters()})
+    for name, whole in moved[0].items():
+        scale = 0.25 if name.startswith("module.body") else 1.0
+        torch.testing.assert_close(moved[1][name], scale * whole, rtol=1e-4, atol=1e-7)
+        assert whole.any()
+
+
+def test_a_group_s_own_scale_multiplies_the_network_s() -> None:
+    net = network("classification")
+    net.lr_scales = {"body.0": 0.5}
+    first, *rest = net.body_parameters()
+    given = [{"params": [first, rest[-1]], "lr_scale": 10.0, "weight_decay": 0.5}, {"params": rest[:-1]}]
+    found = groups(given, lr_scales(nn.ModuleList([net])))
+    assert [(len(g["params"]), g["lr_scale"], g.get("weight_decay")) for g in found] == [
+        (1, 5.0, 0.5),
+        (1, 10.0, 0.5),
+        (1, 0.5, None),  # the bias of the first convolution
+        (len(rest) - 2, 1.0, None),
+    ]
+
+
+def test_without_scales_a_player_is_one_group_in_its_own_order() -> None:
+    net = network("classification")
+    (group,) = groups(net, lr_scales(net))
+    assert group["lr_scale"] == 1.0
+    assert [id(p) for p in group["params"]] == [id(p) for p in net.parameters()]
 
 
 def test_stage_may_name_another_optimiser_for_a_player() -> None:

@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from acclimate.cli import (
     adapt,
+    bench,
     check,
     cite,
     console,
@@ -38,6 +39,7 @@ SECTIONS: dict[str, dict[str, Callable[..., None]]] = {
         "predict": predict.predict,
         "report": report.report,
         "study": study.study,
+        "bench": bench.bench,
         "import": import_.import_,
         "export": export.export,
     },
@@ -69,6 +71,11 @@ EXAMPLES = {
     "predict": ("acclimate predict runs/simulated-to-microscope new-images/ --out predictions/",),
     "report": ("acclimate report runs/simulated-to-microscope",),
     "study": ("acclimate study bn", "acclimate study bn --size paper --seeds 3 --device cuda"),
+    "bench": (
+        "acclimate bench --list",
+        "acclimate bench digits --tasks mnist-to-usps --methods source-only,adabn",
+        "acclimate bench digits --preset paper --shard 1/4 --device cuda",
+    ),
     "import": ("acclimate import weights.pt --network unet --classes background,cell --out models/mine",),
     "export": ("acclimate export runs/simulated-to-microscope --out model.onnx",),
     "methods": ("acclimate methods", "acclimate methods dann"),

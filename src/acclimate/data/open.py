@@ -59,7 +59,8 @@ def open_splits(
 
     A catalog set with the splits "train" and "test", and a folder with the sub-folders ``train/`` and ``test/``, keep
     their own; ``"camvid:day"`` takes "day-train" and "day-test" where the set has them. Everything else is split at
-    random, the same way each time, with the share ``holdout`` for the test.
+    random, the same way each time, with the share ``holdout`` for the test. With ``holdout=0`` both are the same, whole
+    domain: a transductive protocol, as papers on Office-31 have it, scores on the very images that were adapted to.
 
     Raises what :func:`open_domain` raises.
     """
@@ -76,7 +77,8 @@ def open_splits(
         scale16 = scale16 or train.facts.get("scale16")
         test = open_domain(place, "test", task, max_pixels=max_pixels, scale16=scale16)
         return train, match_classes(train, test) if train.labels is not None and test.labels is not None else test
-    return open_domain(ref, None, task, max_pixels=max_pixels, scale16=scale16).holdout(holdout)
+    whole = open_domain(ref, None, task, max_pixels=max_pixels, scale16=scale16)
+    return whole.holdout(holdout) if holdout else (whole, whole)
 
 
 def _parse(ref: str | os.PathLike[str]) -> tuple[str | Path, str | None]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from acclimate.errors import UsageError
+from acclimate.networks.contract import Network
 from acclimate.plan import Optimiser
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
@@ -20,21 +22,43 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 }
 
 
+UNSCALED: Mapping[int, float] = MappingProxyType({})
+
+
 def factor(settings: Optimiser, fraction: float) -> float:
     """What the learning rate is multiplied by at the progress p in [0, 1) of a stage."""
     rise = min(1.0, fraction / settings.warmup) if settings.warmup else 1.0
     return rise * SCHEDULES[settings.schedule](fraction)
 
 
-def groups(player: Any) -> list[dict[str, Any]]:
-    """A player as parameter groups of those parameters that may move."""
+def lr_scales(module: nn.Module) -> dict[int, float]:
+    """By a parameter's ``id``: what the networks inside ``module`` multiply its learning rate by."""
+    return {
+        id(p): scale
+        for net in module.modules()
+        if isinstance(net, Network)
+        for name, scale in net.lr_scales.items()
+        for p in net.module.get_submodule(name).parameters()
+    }
+
+
+def groups(player: Any, scales: Mapping[int, float] = UNSCALED) -> list[dict[str, Any]]:
+    """A player as parameter groups of those parameters that may move, a group for each learning rate.
+
+    ``scales`` are those of :func:`lr_scales`; a group's own ``lr_scale`` multiplies them.
+    """
     if isinstance(player, nn.Module):
         player = list(player.parameters())
     listed = list(player)
     if listed and not isinstance(listed[0], Mapping):
         listed = [{"params": listed}]
-    chosen = [{**group, "params": [p for p in group["params"] if p.requires_grad]} for group in listed]
-    return [group for group in chosen if group["params"]]
+    chosen: dict[tuple[int, float], list[nn.Parameter]] = {}
+    for place, group in enumerate(listed):
+        for p in group["params"]:
+            if p.requires_grad:
+                scale = group.get("lr_scale", 1.0) * scales.get(id(p), 1.0)
+                chosen.setdefault((place, scale), []).append(p)
+    return [{**listed[place], "params": params, "lr_scale": scale} for (place, scale), params in chosen.items()]
 
 
 class PlayerOptimiser:
@@ -43,12 +67,12 @@ class PlayerOptimiser:
     State is made here, not at the first step: a fused SGD that skips its first step would leave its momentum undefined.
     """
 
-    def __init__(self, player: Any, settings: Optimiser) -> None:
+    def __init__(self, player: Any, settings: Optimiser, scales: Mapping[int, float] = UNSCALED) -> None:
         self.settings = settings
-        listed = groups(player)
+        listed = groups(player, scales)
         self.parameters: list[nn.Parameter] = [p for group in listed for p in group["params"]]
         for group in listed:
-            group["scale"] = group.pop("lr_scale", 1.0)
+            group["scale"] = group.pop("lr_scale")
         shared: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay, "fused": True}
         self.optimiser: torch.optim.Optimizer
         if settings.kind == "sgd":
@@ -106,10 +130,19 @@ def check_disjoint(players: Mapping[str, Sequence[nn.Parameter]]) -> None:
                 raise UsageError(f"players {owner[id(p)]!r} and {name!r} share a parameter of shape {tuple(p.shape)}")
 
 
-def make(players: Mapping[str, Any], default: Optimiser, own: Mapping[str, Optimiser]) -> dict[str, PlayerOptimiser]:
-    """One optimiser per player: the stage's own where it names one, else the default."""
+def make(
+    players: Mapping[str, Any],
+    default: Optimiser,
+    own: Mapping[str, Optimiser],
+    scales: Mapping[int, float] = UNSCALED,
+) -> dict[str, PlayerOptimiser]:
+    """One optimiser per player: the stage's own where it names one, else the default; ``scales`` as in :func:`groups`."""
     if strange := own.keys() - players.keys():
         raise UsageError(f"a stage names an optimiser for {sorted(strange)}, which are not players")
-    made = {name: PlayerOptimiser(player, own.get(name, default)) for name, player in players.items() if groups(player)}
+    made = {
+        name: PlayerOptimiser(player, own.get(name, default), scales)
+        for name, player in players.items()
+        if groups(player)
+    }
     check_disjoint({name: optimiser.parameters for name, optimiser in made.items()})
     return made

@@ -22,7 +22,7 @@ from acclimate.engine.artifacts import Artifacts
 from acclimate.engine.checkpoint import Checkpoint, Checkpoints, Position, load_weights
 from acclimate.engine.code import code_files
 from acclimate.engine.interrupt import Interruptible
-from acclimate.engine.optimisers import make
+from acclimate.engine.optimisers import lr_scales, make
 from acclimate.engine.update import Failure, Updater
 from acclimate.engine.world import World
 from acclimate.errors import Interrupted, NumericError, UsageError
@@ -158,7 +158,10 @@ class Run:
         s, before, _ = self._place
         if not stage.continues or not self.updater.optimisers:
             self.updater.optimisers = make(
-                self.method.players(), self.plan.optimiser or self.method.optimiser, stage.optimisers
+                self.method.players(),
+                self.plan.optimiser or self.method.optimiser,
+                stage.optimisers,
+                lr_scales(self.method),
             )
         self.updater.sites = {}
         self._restore_optimisers(stage, first)
@@ -172,11 +175,12 @@ class Run:
         for k in range(first, stage.steps):
             torch.manual_seed(key(self.plan.seed, stage.name, k, self.world.rank))  # dropout and noise follow the step
             self.updater.begin(k)
+            at = Progress(stage.name, k, stage.steps, stage.part)
             for optimiser in self.updater.optimisers.values():
-                optimiser.schedule(k / stage.steps)
+                optimiser.schedule(at.fraction)
             batches = {name: self.streams[name].batch(before + k, stage.views) for name in stage.streams}
             with autocast:
-                metrics = step_function(**batches, at=Progress(stage.name, k, stage.steps))
+                metrics = step_function(**batches, at=at)
             if self.updater.call == 0:
                 raise UsageError(
                     f"{type(self.method).__name__}.{stage.step} never calls update: nothing would be learnt"
@@ -375,6 +379,8 @@ def check_stages(method: Method, stages: Sequence[Stage], streams: Mapping[str, 
         wanted = {*stage.streams, *(["at"] if isinstance(stage, Train) else [])}
         if set(inspect.signature(function).parameters) != wanted:
             raise UsageError(f"{type(method).__name__}.{stage.step} must take exactly {sorted(wanted)}")
+        if isinstance(stage, Train) and not 0 <= stage.part[0] < stage.part[1] <= 1:
+            raise UsageError(f"stage {stage.name!r}: part must rise within 0..1, not {stage.part}")
         if absent := set(stage.streams) - streams.keys():
             raise UsageError(
                 f"stage {stage.name!r} asks for {sorted(absent)}, which {type(method).__name__}.needs does not declare"

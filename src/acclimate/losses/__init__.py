@@ -1,15 +1,21 @@
 """What can be minimised: pure functions of tensors, the same for classification and segmentation."""
 
+from acclimate.losses.coral import coral
 from acclimate.losses.cross_entropy import cross_entropy
 from acclimate.losses.dice import soft_dice
+from acclimate.losses.discrepancy import classifier_discrepancy
 from acclimate.losses.domain import domain_accuracy, domain_cross_entropy
 from acclimate.losses.drift import weight_drift
 from acclimate.losses.entropy import entropy, marginal_entropy
 from acclimate.losses.gan import critic_loss, fooling_loss
+from acclimate.losses.mmd import multi_kernel_mmd
+from acclimate.losses.orthogonality import weight_overlap
 from acclimate.losses.reverse import dann_ramp, reverse
 from acclimate.losses.virtual_adversarial import divergence, virtual_adversarial
 
 __all__ = [
+    "classifier_discrepancy",
+    "coral",
     "critic_loss",
     "cross_entropy",
     "dann_ramp",
@@ -19,8 +25,10 @@ __all__ = [
     "entropy",
     "fooling_loss",
     "marginal_entropy",
+    "multi_kernel_mmd",
     "reverse",
     "soft_dice",
     "virtual_adversarial",
     "weight_drift",
+    "weight_overlap",
 ]

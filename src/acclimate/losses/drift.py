@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
 
-def weight_drift(of: nn.Module, reference: nn.Module, reduction: str = "sum") -> Tensor:
+def weight_drift(of: nn.Module, reference: nn.Module, reduction: Literal["sum", "mean"] = "sum") -> Tensor:
     """Squared distance of two modules' weights, sum_v reduce((theta_v - ref_v)^2) over their parameters v.
 
     Args:
@@ -15,6 +17,6 @@ def weight_drift(of: nn.Module, reference: nn.Module, reduction: str = "sum") ->
         reduction: inside one parameter: ``"sum"`` gives ||theta - ref||^2 (3C-GAN, Li et al., CVPR 2020); ``"mean"``
             weighs small and large layers alike (released code of Huang et al., ECCV 2018).
     """
-    reduce = {"sum": torch.sum, "mean": torch.mean}[reduction]
     pairs = zip(of.parameters(), reference.parameters(), strict=True)
-    return torch.stack([reduce((mine - theirs.detach()).square()) for mine, theirs in pairs]).sum()
+    squares = [(mine - theirs.detach()).square() for mine, theirs in pairs]
+    return torch.stack([square.sum() if reduction == "sum" else square.mean() for square in squares]).sum()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -45,6 +46,7 @@ class Train:
     views: tuple[str, ...] = ("weak",)  # of each image; the first is ``batch.x``
     optimisers: Mapping[str, Optimiser] = dataclasses.field(default_factory=dict)  # per player, for this stage only
     continues: bool = False  # keep the optimisers of the stage before
+    part: tuple[float, float] = (0.0, 1.0)  # of one schedule that several stages share: where this one begins and ends
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,11 +68,13 @@ class Progress:
     stage: str
     step: int
     steps: int
+    part: tuple[float, float] = (0.0, 1.0)
 
     @property
     def fraction(self) -> float:
-        """p in [0, 1): the share of the stage that is done."""
-        return self.step / self.steps
+        """p in [0, 1): the share of the stage that is done, or of the schedule that it is a part of."""
+        begin, end = self.part
+        return begin + (end - begin) * (self.step / self.steps)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,6 +187,12 @@ class Method(nn.Module):
         if self.conductor is None:
             raise UsageError(f"{type(self).__name__} is not running: start it with acclimate.adapt(...)")
         return self.conductor
+
+
+def rounds(steps: int, count: int) -> list[tuple[int, tuple[float, float]]]:
+    """``steps`` as ``count`` rounds (as many as there are steps, if that is fewer): the steps and the ``part`` of each."""
+    ends = [steps * i // min(count, steps) for i in range(min(count, steps) + 1)]
+    return [(end - begin, (begin / steps, end / steps)) for begin, end in itertools.pairwise(ends)]
 
 
 @torch.no_grad()

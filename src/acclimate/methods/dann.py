@@ -50,6 +50,7 @@ class DANN(Method):
     class Settings(Method.Settings):
         weight: float = 1.0  # w, on top of the ramp
         ramp: bool = True  # False: lambda_p = 1 from the first step
+        reversal: bool = True  # False: the features help the critic; only to see what the reversal is for
         hidden: tuple[int, ...] = (100,)  # the critic's layers; the paper's larger networks use (1024, 1024)
         norm: NormPolicy = "target"
 
@@ -68,6 +69,7 @@ class DANN(Method):
     def step(self, source: Batch, target: Batch, at: Progress) -> dict[str, Tensor]:
         s, t = self(source, target)
         weight = self.settings.weight * (dann_ramp(at.fraction) if self.settings.ramp else 1.0)
+        weight = weight if self.settings.reversal else -weight
         ds, dt = (self.critic(reverse(self.net.aligned(out), weight)) for out in (s, t))
         self.update(
             {"supervised": self.task.loss(s.logits, source.y), "domain": domain_cross_entropy(ds, dt)}, "net", "critic"

@@ -60,14 +60,16 @@ class Network(nn.Module):
         taps: names of further sub-modules to read.
         align: where methods that align features do so: ``"features"`` (default) or one of the taps.
         normalisation: per-channel ``(mean, std)`` of the input in units of 0..1; default 0.5 and 0.5.
+        lr_scales: sub-module -> what the learning rate of its parameters is multiplied by, whichever player moves
+            them; for layers that were trained before (``{"layer1": 0.1}``).
 
     Attributes:
         shapes: shape without the batch of ``"features"``, ``"logits"`` and each tap, from the trial pass.
-        input_shape, normalisation: as given.
+        input_shape, normalisation, lr_scales: as given.
         recipe: ``{"name": ..., "settings": {...}}`` where :func:`acclimate.networks.build` made it, else None.
 
-    Raises :class:`UsageError` if the head or a tap does not exist or is never called, or the output has no class
-    dimension.
+    Raises :class:`UsageError` if the head, a tap or a sub-module of ``lr_scales`` does not exist, if head or tap is never
+    called, or if the output has no class dimension.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Network(nn.Module):
         taps: Sequence[str] = (),
         align: str | None = None,
         normalisation: tuple[Sequence[float], Sequence[float]] | None = None,
+        lr_scales: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
         channels = input_shape[0]
@@ -91,6 +94,9 @@ class Network(nn.Module):
         self.head_name, self.tap_names = head, tuple(taps)
         self.input_shape = tuple(input_shape)
         self.normalisation = (tuple(mean), tuple(std))
+        self.lr_scales = dict(lr_scales or {})
+        for name in self.lr_scales:
+            self._named(name, "a key of lr_scales")
         self.recipe: dict[str, Any] | None = None
         self._align = align or FEATURES
         self._kept: dict[str, Any] = {}

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.parametrizations import spectral_norm
 
 from acclimate.errors import UsageError
 
@@ -55,3 +56,26 @@ def patch_critic(inputs: int, width: int = 64) -> nn.Sequential:
     for number, outputs in itertools.pairwise(widths):
         layers += [nn.Conv2d(number, outputs, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
     return _Patches(*layers[:-1])
+
+
+def image_critic(shape: tuple[int, int, int], width: int = 64) -> nn.Sequential:
+    """One logit per image, real or made: ``(N, C, H, W) -> (N, 1)``.
+
+    Three 4x4 convolutions of stride 2 with width, 2 and 4 * width channels and LeakyReLU of slope 0.1, then a dense layer
+    over all positions, so that it sees where things are. Every weight matrix is divided by its largest singular value, of
+    which each forward pass in training mode refines an estimate (Miyato et al., Spectral Normalization for Generative
+    Adversarial Networks, ICLR 2018, algorithm 1).
+
+    Args:
+        shape: ``(C, H, W)`` of an image, each side 8 pixels or more.
+
+    Raises :class:`UsageError` for smaller images.
+    """
+    channels, height, breadth = shape
+    if min(height, breadth) < 8:
+        raise UsageError(f"a critic of images needs 8 x 8 pixels or more, not {height} x {breadth}")
+    layers: list[nn.Module] = []
+    for number, outputs in itertools.pairwise([channels, width, 2 * width, 4 * width]):
+        layers += [spectral_norm(nn.Conv2d(number, outputs, 4, stride=2, padding=1)), nn.LeakyReLU(0.1)]
+    last = nn.Linear(4 * width * (height // 8) * (breadth // 8), 1)
+    return nn.Sequential(*layers, nn.Flatten(), spectral_norm(last))

@@ -28,6 +28,7 @@ from acclimate.report.schema import (
     Embedding,
     Example,
     Examples,
+    Generated,
     Line,
     PerClass,
     Player,
@@ -106,6 +107,7 @@ def compose(results: Facts, evidence: Facts, tensors: Mapping[str, Tensor], fold
         examples=examples(evidence["examples"], classes, labels, results["scored"]),
         curves=[curves(results, player) for player in found if player.name in trained],
         embeddings=embeddings(evidence["embeddings"], tensors, found, classes),
+        generated=[generated(facts, tensors, classes, labels) for facts in evidence.get("generated", [])],
         shares=shares(results, found, evidence["source shares"]),
         confusions=confusions(results, found),
         per_class=per_class(results, found),
@@ -292,6 +294,12 @@ def warned(results: Facts, players: Sequence[Player], source: Sequence[float] | 
     return [Warned(player=name, seeds=seeds, text=text) for (name, text), seeds in texts.items()]
 
 
+def scored_on(results: Facts, role: str) -> bool:
+    """Whether the images of a domain that were used in training are also those that it was scored on."""
+    used, scored = results["domains"].get(role), results["domains"].get(f"{role}_test")
+    return results["experiment"].get("holdout") == 0 and used is not None and used == scored
+
+
 def notes(results: Facts, players: Sequence[Player]) -> list[str]:
     """How the numbers came about."""
     found = [
@@ -302,9 +310,13 @@ def notes(results: Facts, players: Sequence[Player]) -> list[str]:
         found += [
             "± is the sample deviation over seeds. The interval is the 95 % bootstrap interval of the score over "
             "target test images; its ends are averaged over seeds. The difference is taken seed by seed.",
-            "Target test images took no part in training.",
+            "Target test images are the very ones that were adapted to, without their labels: a transductive protocol."
+            if scored_on(results, "target")
+            else "Target test images took no part in training.",
         ]
-    if any(player.role == "method" and player.source_test for player in players):
+    if scored_on(results, "source"):
+        found.append("Source test images are the ones that were trained on: a high score there says nothing.")
+    elif any(player.role == "method" and player.source_test for player in players):
         found.append(
             "Source test is scored with the model as it is used on the target. Where adaptation put the target's "
             "BatchNorm statistics in place, a fall there says little."
@@ -413,6 +425,26 @@ def embeddings(
             )
         )
     return found
+
+
+def generated(
+    facts: Facts, tensors: Mapping[str, Tensor], classes: Sequence[str], labels: Mapping[str, str]
+) -> Generated:
+    """What a player draws, and how often the oracle sees in it what was asked for."""
+    name, fidelity = facts["player"], facts["fidelity"]
+    shown = [classes[k] for k in facts["classes"]]
+    columns = tensors[f"generated/{name}"].shape[1]
+    alt = f"Images that {labels[name]} draws, {columns} of each of these classes: {listed(shown)}."
+    return Generated(
+        player=name,
+        alt=alt,
+        classes=shown,
+        columns=columns,
+        oracle=facts["oracle"],
+        fidelity=fidelity["share"] if fidelity else None,
+        by_class=[fidelity["by_class"][k] for k in facts["classes"]] if fidelity else None,
+        judged=fidelity["images"] if fidelity else None,
+    )
 
 
 def shares(results: Facts, players: Sequence[Player], source: list[float] | None) -> Shares:

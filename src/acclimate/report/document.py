@@ -72,7 +72,7 @@ class Document(Part):
 
     schema_version: Literal[1]
     acclimate: str
-    kind: Literal["study", "diagnosis"]
+    kind: Literal["study", "diagnosis", "benchmark"]
     title: str
     verdict: str
     advice: str | None = None

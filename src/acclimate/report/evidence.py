@@ -20,6 +20,7 @@ from torch import Tensor
 from acclimate.data.domain import Domain
 from acclimate.data.streams import Stream
 from acclimate.engine.checkpoint import write_tensors
+from acclimate.engine.generated import class_fidelity, generated_grid
 from acclimate.engine.model import Model
 from acclimate.experiment import Domains, Player
 from acclimate.files import write_json
@@ -33,6 +34,7 @@ SHOWN = 24  # target images
 CANDIDATES = {"classification": 500, "segmentation": 96}  # images among which disagreements are looked for
 EMBEDDED = 250  # images per domain
 SIDE = 256  # pixels of an image's longer side
+DRAWN_SIDE = 64  # the same for images that a method draws: there are a hundred of them
 NOTICEABLE = 0.01  # share of an image's pixels from which on it counts as changed
 
 
@@ -61,6 +63,7 @@ def gather(domains: Domains, players: Sequence[Player], folder: Path) -> None:
         "source shares": source_shares(domains.source, len(players[0].model.method.task.classes)),
         "examples": examples(domains, players, tensors),
         "embeddings": embeddings(domains, players, tensors),
+        "generated": generated(players, tensors),
     }
     write_tensors(folder / TENSORS, tensors)
     write_json(folder / FACTS, facts)
@@ -177,17 +180,17 @@ def shrink(label: NDArray[Any]) -> NDArray[np.int16]:
     return np.ascontiguousarray(label[rows.astype(int)][:, columns.astype(int)], np.int16)
 
 
-def smaller(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """An image ``(H, W)`` or ``(H, W, C)`` of at most 256 pixels a side, as ``(h, w, C)``."""
+def smaller(image: NDArray[np.uint8], side: int = SIDE) -> NDArray[np.uint8]:
+    """An image ``(H, W)`` or ``(H, W, C)`` of at most ``side`` pixels a side, as ``(h, w, C)``."""
     flat = image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image
-    height, width = small_size(image.shape[0], image.shape[1])
+    height, width = small_size(image.shape[0], image.shape[1], side)
     resized = np.array(Image.fromarray(flat).resize((width, height), Image.Resampling.BOX))
     return resized if resized.ndim == 3 else resized[..., None]
 
 
-def small_size(height: int, width: int) -> tuple[int, int]:
-    """Height and width, shrunk to at most 256."""
-    factor = min(1.0, SIDE / max(height, width))
+def small_size(height: int, width: int, side: int = SIDE) -> tuple[int, int]:
+    """Height and width, shrunk to at most ``side``."""
+    factor = min(1.0, side / max(height, width))
     return max(1, round(height * factor)), max(1, round(width * factor))
 
 
@@ -195,6 +198,31 @@ def right(predicted: NDArray[np.int16], truth: NDArray[np.int16]) -> float | Non
     """The share of labels that are right, of those that count."""
     counts = truth >= 0
     return float((predicted == truth)[counts].mean()) if counts.any() else None
+
+
+# -- images that a method draws ---------------------------------------------------------------------------------------
+
+
+def generated(players: Sequence[Player], tensors: dict[str, Tensor]) -> list[dict[str, Any]]:
+    """What each player with a generator draws, and whether an oracle, where there is one, sees the class asked for."""
+    judge = next((player for player in players if oracle(player)), None)
+    found = []
+    for player in players:
+        grid = generated_grid(player.model)
+        if grid is None:
+            continue
+        images = [[smaller(image.numpy(), DRAWN_SIDE) for image in row] for row in grid.images]
+        tensors[f"generated/{player.method}"] = torch.from_numpy(np.array(images))
+        fidelity = class_fidelity(player.model, judge.model) if judge else None
+        found.append(
+            {
+                "player": player.method,
+                "classes": grid.classes,
+                "oracle": judge.method if judge else None,
+                "fidelity": dataclasses.asdict(fidelity) if fidelity else None,
+            }
+        )
+    return found
 
 
 # -- features ---------------------------------------------------------------------------------------------------------

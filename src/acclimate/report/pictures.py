@@ -64,6 +64,14 @@ def overlay(image: Picture, labels: NDArray[np.int16], classes: int) -> Picture:
     return np.asarray(drawn)
 
 
+def strip(images: Sequence[Picture], gap: int = 4) -> Picture:
+    """Small images ``(h, w, C)`` beside each other, enlarged alike by repeating pixels, as ``(H, W, 3)``."""
+    factor = max(1, _SMALL // max(images[0].shape[:2]))
+    cells = [image.repeat(factor, 0).repeat(factor, 1).repeat(3 // image.shape[-1], -1) for image in images]
+    space = np.full((len(cells[0]), gap, 3), 128, np.uint8)
+    return np.concatenate([part for cell in cells for part in (cell, space)][:-1], axis=1)
+
+
 def _rgb(colour: str) -> NDArray[np.float32]:
     return np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)], np.float32)
 

@@ -127,6 +127,19 @@ class Embedding(Part):
     separability: float | None  # how often a linear classifier names the domain of unseen points; 0.5: it cannot
 
 
+class Generated(Part):
+    """Images that a player draws itself, one row per class."""
+
+    player: str
+    alt: str
+    classes: list[str]  # of the rows
+    columns: int
+    oracle: str | None  # the player that was asked what it sees
+    fidelity: float | None  # share of drawn images in which it sees the class asked for, over all classes
+    by_class: list[float] | None  # of the rows
+    judged: int | None  # images of each class that it saw
+
+
 class Shares(Part):
     """How often each class occurs."""
 
@@ -191,6 +204,7 @@ class Report(Part):
     examples: Examples
     curves: list[Curves]
     embeddings: list[Embedding]
+    generated: list[Generated] = []
     shares: Shares
     confusions: list[Confusion]
     per_class: PerClass | None

@@ -17,12 +17,13 @@ from acclimate.files import write_bytes
 from acclimate.report import figures
 from acclimate.report.compose import compose, minutes, percent, points, read, repeat_command, short, unbroken
 from acclimate.report.evidence import TENSORS
-from acclimate.report.pictures import CLASS_COLOURS, overlay, within
+from acclimate.report.pictures import CLASS_COLOURS, overlay, strip, within
 from acclimate.report.schema import Example, Report, load
 
 HERE = Path(__file__).parent
 PAGE, TWIN = "report.html", "report.json"
-PICTURE_BYTES = 1_800_000  # of all images; the page stays under 3 MB
+PICTURE_BYTES = 1_800_000  # of all target images; the page stays under 3 MB
+DRAWN_BYTES = 500_000  # of all images that methods draw
 MOST_CELLS = 12  # classes up to which a confusion matrix is shown in full
 MOST_SHARES = 30  # classes of the share chart
 
@@ -82,6 +83,7 @@ def render(report: Report, tensors: Mapping[str, Tensor]) -> str:
         share_axis=share_axis(report),
         share_classes=share_classes(report),
         pictures=pictures(report, tensors, [player.name for player in shown]),
+        drawn=drawn(report, tensors),
         shared_settings=shared_settings(report),
         matrix=report.task == "classification" and len(report.classes) <= MOST_CELLS,
         numbered=len(report.classes) <= figures.MOST_NUMBERED,
@@ -103,6 +105,15 @@ def pictures(report: Report, tensors: Mapping[str, Tensor], players: list[str]) 
         plain = overlay(image, empty, 2)
         rows.append([plain, *(overlay(image, labels.numpy(), len(report.classes)) for labels in maps)])
     return list(zip(report.examples.items, within(PICTURE_BYTES, rows)))
+
+
+def drawn(report: Report, tensors: Mapping[str, Tensor]) -> dict[str, list[str]]:
+    """By player one picture per class that it draws: its images beside each other."""
+    rows = {
+        found.player: [[strip(list(row.numpy()))] for row in tensors[f"generated/{found.player}"]]
+        for found in report.generated
+    }
+    return {player: [uri for (uri,) in within(DRAWN_BYTES // len(rows), pictures)] for player, pictures in rows.items()}
 
 
 def share_axis(report: Report) -> list[float]:

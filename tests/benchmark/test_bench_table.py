@@ -1,0 +1,136 @@
+"""Tables as TOML: layers, order, and mistakes that name the nearest right word."""
+
+from __future__ import annotations
+
+import pytest
+from small_table import cell
+
+from acclimate.benchmark.table import Cell, load, names, parse
+from acclimate.errors import DataError, UsageError
+from acclimate.plan import Optimiser
+
+LAYERS = {
+    "title": "Layers",
+    "presets": {
+        "quick": {"plan": {"steps": 1, "batch": 1, "log_every": 1, "optimiser": {"lr": 0.5, "momentum": 0.0}}},
+        "paper": {"plan": {"steps": 2}},
+    },
+    "tasks": [
+        {
+            "name": "a",
+            "title": "A",
+            "source": "mnist",
+            "target": "usps",
+            "network": "lenet",
+            "preprocess": {"size": 28, "channels": 1},
+            "plan": {"batch": 10},
+            "paper": {"network": "dtn", "preprocess": {"size": 32}, "plan": {"batch": 20}},
+        },
+        {"name": "b", "title": "B", "source": "usps", "target": "mnist"},
+    ],
+    "methods": [
+        {"name": "source-only"},
+        {
+            "name": "dann",
+            "settings": {"hidden": [1]},
+            "plan": {"log_every": 5, "optimiser": {"kind": "adam"}},
+            "paper": {"plan": {"optimiser": "own"}},
+            "tasks": {"a": {"settings": {"hidden": [2]}, "quick": {"settings": {"hidden": [3]}, "plan": {"steps": 9}}}},
+        },
+        {"name": "adabn", "only": ["b"]},
+    ],
+}
+
+
+def test_later_layers_win_setting_by_setting():
+    table = parse("layers", LAYERS)
+    quick = table.experiment(Cell("a", "dann", "quick", 4))
+    assert (quick.plan.steps, quick.plan.batch, quick.plan.log_every, quick.plan.seed) == (9, 10, 5, 4)
+    assert quick.plan.optimiser == Optimiser(kind="adam")  # whole: no rate of the layer before
+    assert quick.settings == {"dann": {"hidden": [3]}}
+    assert (quick.network, quick.preprocess) == ("lenet", {"size": 28, "channels": 1})
+    paper = table.experiment(Cell("a", "dann", "paper", 0))
+    assert (paper.plan.steps, paper.plan.batch, paper.plan.optimiser) == (2, 20, None)
+    assert paper.settings == {"dann": {"hidden": [2]}}
+    assert (paper.network, paper.preprocess) == ("dtn", {"size": 32, "channels": 1})
+    assert table.experiment(Cell("b", "dann", "quick", 0)).settings == {"dann": {"hidden": [1]}}
+
+
+def test_one_seed_of_everything_comes_before_the_next():
+    found = parse("layers", LAYERS).cells("quick", range(2))
+    assert [(c.seed, c.task, c.row) for c in found[:5]] == [
+        (0, "a", "source-only"),
+        (0, "a", "dann"),
+        (0, "b", "source-only"),
+        (0, "b", "dann"),
+        (0, "b", "adabn"),
+    ]
+    assert [c.seed for c in found] == [0] * 5 + [1] * 5
+    assert [c.row for c in parse("layers", LAYERS).cells("quick", [0], rows=["adabn"])] == ["adabn"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"titel": "x"}, "did you mean 'title'?"),
+        ({"title": ""}, "a table needs title"),
+        ({"methods": [{"name": "dann"}]}, "first method must be source-only"),
+        ({"methods": [{"name": "source-only", "method": "dann"}]}, "first method must be source-only"),
+        ({"methods": [{"name": "source-only"}, {"name": "source-only"}]}, "stands twice"),
+        ({"methods": [{"name": "source-only"}, {"name": "../dann"}]}, "write lower-case letters"),
+        ({"methods": [{"name": "source-only", "setings": {}}]}, "did you mean 'settings'?"),
+        ({"methods": [{"name": "source-only", "quick": {"published": {}}}]}, "change in row"),
+        ({"methods": [{"name": "source-only", "only": ["c"]}]}, "unknown task in row 'source-only' 'c'"),
+        ({"methods": [{"name": "source-only", "published": {"a": {"value": 1.0}}}]}, "source"),
+        ({"tasks": [{"name": "a", "title": "A", "source": "mnist"}]}, "target"),
+        ({"presets": {"quick": {"paln": {}}}}, "did you mean 'plan'?"),
+        ({"presets": {"very-quick": {"plan": {}}}}, "write lower-case letters and digits"),
+    ],
+)
+def test_mistakes_in_a_table(change, said):
+    with pytest.raises(UsageError, match=said.replace("?", r"\?").replace(".", r"\.")):
+        parse("layers", {**LAYERS, **change})
+
+
+def test_what_is_not_there(tmp_path):
+    with pytest.raises(UsageError, match="did you mean 'digits'"):
+        load("digist")
+    with pytest.raises(DataError, match="no such file"):
+        load(str(tmp_path / "none.toml"))
+    (tmp_path / "bad.toml").write_text("title =")
+    with pytest.raises(DataError, match="not valid TOML"):
+        load(str(tmp_path / "bad.toml"))
+    table = parse("layers", LAYERS)
+    with pytest.raises(UsageError, match="did you mean 'quick'"):
+        table.cells("quik", [0])
+    with pytest.raises(UsageError, match="unknown task 'c'"):
+        table.cells("quick", [0], tasks=["c"])
+    with pytest.raises(UsageError, match="did you mean 'dann'"):
+        table.cells("quick", [0], rows=["dan"])
+
+
+@pytest.mark.parametrize("name", names())
+def test_packaged_tables_fit_together(name):
+    table = load(name)
+    assert {"quick", "paper"} <= set(table.presets)
+    for preset in table.presets:
+        for found in table.cells(preset, [0]):
+            assert table.experiment(found).plan.seed == 0
+
+
+def test_published_numbers_say_where_they_stand():
+    table = load("digits")
+    found = [(row, task, known) for row in table.rows for task, known in table.row(row, "quick").published.items()]
+    assert len(found) > 30
+    assert all(0 < known.value < 100 and len(known.source) > 15 for _, _, known in found)
+    by_hand = {(row, task): known.value for row, task, known in found}
+    assert by_hand["dann", "mnist-to-mnist-m"] == 76.66
+    assert by_hand["shot", "usps-to-mnist"] == 98.0
+
+
+def test_a_method_that_is_not_installed_is_named_with_the_nearest(shapes):
+    shapes.edit('method = "dann"', 'method = "dannn"')
+    bench = shapes.bench()
+    bench.check([cell("dann")])  # its own row does not matter to others
+    with pytest.raises(UsageError, match="unknown method 'dannn'; did you mean 'dann'"):
+        bench.check([cell("dann-wide")])
