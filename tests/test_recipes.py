@@ -175,8 +175,10 @@ def test_office_runs_transductively_from_files_to_results(place: Path, imagenet:
     assert domains["target"] == domains["target_test"]
     assert (domains["target"]["name"], domains["target"]["images"]) == ("office-31:amazon", 31 + 15)
     assert (domains["source"]["name"], domains["source"]["images"]) == ("office-31:webcam", 31 + 15)
+    assert "source_test" not in domains
     counts = [1 + label % 2 for label in range(31)]
     for player in said["players"].values():
+        assert player["seeds"]["0"]["source_test"] is None
         assert np.sum(player["seeds"]["0"]["target_test"]["confusion"], 1).tolist() == counts
     imagenet.unlink()  # a finished model needs no such file
     model = Model.load(folder / "seed-0" / "dann")

@@ -38,3 +38,19 @@ def test_cells_on_a_local_ray(shapes):
     }
     again = on_ray(bench, wanted[:2], "local", 1, said.append)
     assert (again.done, len(said)) == (3, 4)
+
+
+@pytest.mark.network
+@pytest.mark.slow
+def test_a_task_that_dies_is_a_failure(shapes, monkeypatch):
+    pytest.importorskip("ray", reason='Ray is not installed: pip install "acclimate[ray]"')
+    from acclimate.benchmark import cluster
+
+    def dies(wanted, start):
+        raise SystemExit(9)
+
+    monkeypatch.setattr(cluster, "_task", dies)
+    bench = shapes.bench()
+    tally = cluster.on_ray(bench, [cell("adabn")], "local", 1, lambda text: None)
+    assert (tally.done, tally.failed) == (0, 2)
+    assert "its task ended without a result" in bench.found(cell("source-only"))[1]["message"]

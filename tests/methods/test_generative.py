@@ -194,6 +194,13 @@ def test_the_judge_has_the_statistics_of_the_target_before_it_first_judges(name:
     assert not torch.allclose(without.running_mean, z.mean(1), rtol=1e-2, atol=1e-2)
 
 
+def test_the_judge_has_dropout_but_no_statistics_of_the_batch() -> None:
+    net, modes = network("classification"), []
+    net.module.register_forward_pre_hook(lambda module, _: modes.append((module.training, module.body[1].training)))
+    caught("3c-gan", "draw", at=2, net=net)
+    assert modes[-3:] == [(True, False)] * 3
+
+
 # -- 3C-GAN -----------------------------------------------------------------------------------------------------------
 
 

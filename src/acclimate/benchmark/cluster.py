@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from acclimate.benchmark.cell import Bench, State, no_start
-from acclimate.benchmark.schedule import Tally, Teller, interrupted, line, with_starts
-from acclimate.benchmark.table import Cell
+from acclimate.benchmark.schedule import POLL, Tally, Teller, interrupted, line, with_starts
+from acclimate.benchmark.table import Cell, load
 from acclimate.benchmark.worker import carry_out, job
 from acclimate.data.catalog.base import VARIABLE
-from acclimate.errors import Interrupted, missing_extra
+from acclimate.errors import AcclimateError, Interrupted, missing_extra
 
 LOCAL = "local"
 PATIENCE = 60.0  # seconds in which tasks may save after Ctrl-C
@@ -51,7 +53,17 @@ def on_ray(bench: Bench, cells: Sequence[Cell], address: str, per_device: int, t
         while waiting:
             ended, _ = ray.wait(list(waiting), num_returns=1)
             for task in ended:
-                state, cell = ray.get(task), waiting.pop(task)
+                cell = waiting.pop(task)
+                try:
+                    state: State = ray.get(task)
+                except ray.exceptions.RayError as error:  # its process died; so do those that start from it
+                    bench.fail(cell, AcclimateError(f"its task ended without a result: {error}"))
+                    state = "failed"
+                if state == "missing":  # a process of another command is at it
+                    time.sleep(POLL)
+                    tasks[cell] = remote.remote(job(bench, cell), None)
+                    waiting[tasks[cell]] = cell
+                    continue
                 tally.add(state)
                 tell(line(bench, cell, tally.done + tally.failed, len(ordered)))
     except (KeyboardInterrupt, Interrupted) as error:
@@ -67,10 +79,6 @@ def on_ray(bench: Bench, cells: Sequence[Cell], address: str, per_device: int, t
 def _task(wanted: dict[str, Any], start: State | None) -> State:
     """On the cluster. ``start`` is how the cell that this one starts from has ended, where that was not done before."""
     if start == "failed":
-        from pathlib import Path
-
-        from acclimate.benchmark.table import load
-
         cell = Cell(**wanted["cell"])
         Bench(load(wanted["table"]), Path(wanted["folder"]), wanted["device"]).fail(cell, no_start())
         return "failed"

@@ -232,15 +232,16 @@ def _footnote(notes: list[str], text: str) -> int:
 
 def heading(part: Part) -> str:
     """``quick on cpu, seeds 0, 1, 2``."""
-    return f"{part.preset} on {part.device}, seeds {', '.join(map(str, part.seeds))}"
+    seeds = ", ".join(map(str, part.seeds))
+    return f"{part.preset} on {part.device}, seed{'s' if len(part.seeds) > 1 else ''} {seeds}"
 
 
 READING = (
-    "Per cent on the target's test images at the last training step; mean ± sample deviation over seeds. No choice of step, "
-    "setting or seed looked at a target label. Gains are paired by seed, with Student's t interval over seeds. "
-    "A row called an oracle was trained on target labels. A blank cell has not been run; (stale): it was, by other code "
-    "or settings. Published numbers are the authors' own or others' as their footnote says, with their own networks, "
-    "steps and selection."
+    "Per cent on the target's test images at the last training step; mean ± sample deviation over seeds. No step or seed was "
+    "chosen by a target label; the settings are the table's, and how they were chosen is for its author to say. Gains are "
+    "paired by seed, with Student's t interval over seeds. A row called an oracle was trained on target labels. A blank "
+    "cell has not been run; (stale): it was, by other code or settings. Published numbers are as their footnotes say, with "
+    "networks, steps and selection of their own."
 )
 
 

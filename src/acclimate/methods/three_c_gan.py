@@ -21,7 +21,10 @@ from acclimate.networks.norm import frozen, held
 class ThreeCGAN(Generative):
     """Model adaptation: unsupervised domain adaptation without source data (Li et al., CVPR 2020).
 
-    In each step D, then G as in :class:`Generative`, l_adv + lambda_s l_sem, and then, from the second stage on, C:
+    D is a critic of images, G draws an image of a class y from noise z, C is the classifier, first the source model C_s.
+    In each step D moves, then G, then, from the second stage on, C:
+    min_D  (E_t -log D(x_t) + E_{y,z} -log(1 - D(G(y, z)))) / 2
+    min_G  E_{y,z} -log D(G(y, z)) + lambda_s E_{y,z} CE(C(G(y, z)), y)
     min_C  lambda_g E_{y,z} CE(C(G(y, z)), y) + lambda_w ||theta_C - theta_Cs||^2
            + lambda_clu [E_t H(C(x_t)) + E_t KL(C(x_t) || C(x_t + r))],  r = argmax_{||r|| <= radius} KL(C(x_t) || C(x_t + r))
     lambda_g and lambda_clu rise linearly from 0 while that stage begins.
@@ -50,7 +53,6 @@ class ThreeCGAN(Generative):
             "C rest while G is poor. Under Adam the rise changes their weight against the drift, hardly the length of a step.",
             "The target's batch moves C's running statistics; drawn and perturbed images are normalised by their own batch and "
             "move none (norm='frozen': running statistics normalise everything, and rest).",
-            "source agrees is the share of drawn images in which the source model sees the class: an alarm, not a loss.",
         ),
         tasks=("classification",),
     )
@@ -107,7 +109,7 @@ class ThreeCGAN(Generative):
             },
             "net",
         )
-        with torch.no_grad():
+        with torch.no_grad():  # an alarm, not a loss
             agrees = (self.source_net(x).logits.argmax(1) == y).float().mean()
         return {**watched, "source agrees": agrees}
 

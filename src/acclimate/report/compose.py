@@ -294,10 +294,10 @@ def warned(results: Facts, players: Sequence[Player], source: Sequence[float] | 
     return [Warned(player=name, seeds=seeds, text=text) for (name, text), seeds in texts.items()]
 
 
-def scored_on(results: Facts, role: str) -> bool:
-    """Whether the images of a domain that were used in training are also those that it was scored on."""
-    used, scored = results["domains"].get(role), results["domains"].get(f"{role}_test")
-    return results["experiment"].get("holdout") == 0 and used is not None and used == scored
+def transductive(results: Facts) -> bool:
+    """Whether the target was scored on the images that were adapted to."""
+    adapted, scored = (results["domains"].get(role) for role in ("target", "target_test"))
+    return results["experiment"].get("holdout") == 0 and adapted is not None and adapted == scored
 
 
 def notes(results: Facts, players: Sequence[Player]) -> list[str]:
@@ -311,12 +311,10 @@ def notes(results: Facts, players: Sequence[Player]) -> list[str]:
             "± is the sample deviation over seeds. The interval is the 95 % bootstrap interval of the score over "
             "target test images; its ends are averaged over seeds. The difference is taken seed by seed.",
             "Target test images are the very ones that were adapted to, without their labels: a transductive protocol."
-            if scored_on(results, "target")
+            if transductive(results)
             else "Target test images took no part in training.",
         ]
-    if scored_on(results, "source"):
-        found.append("Source test images are the ones that were trained on: a high score there says nothing.")
-    elif any(player.role == "method" and player.source_test for player in players):
+    if any(player.role == "method" and player.source_test for player in players):
         found.append(
             "Source test is scored with the model as it is used on the target. Where adaptation put the target's "
             "BatchNorm statistics in place, a fall there says little."

@@ -129,7 +129,7 @@ def maps(cells: Cells) -> Drawn:
             classes = np.array(found["class"])[of]
             column[1].scatter(*places[of].T, s=7, c=[palette(int(k) % 10) for k in classes], marker=marker, lw=0)
         area = mean(by_seed(cells, name, "area")) or 0.5
-        column[0].set_title(f"{name}\nfresh classifier: area {area:.2f}", fontsize=9)
+        column[0].set_title(f"{name}\nfresh classifier: area {area:.3f}", fontsize=9)
         for axes in column:
             axes.set_xticks([])
             axes.set_yticks([])
@@ -188,32 +188,44 @@ def weight_panels(cells: Cells) -> Drawn:
     chance = {"target": 1 / len(cells.facts["classes"]), "source": 1 / len(cells.facts["classes"]), "critic": 0.5}
     data: dict[str, Any] = {"weights": list(cells.study.weights)}
     for axes, (what, title) in zip(grid, panels.items()):
+        there = [value for rows, _, _ in series.values() for row in rows if (value := getattr(row, what)) is not None]
+        low, high = _range(there, chance[what])
         axes.axhline(chance[what], color=LIGHT, lw=0.8, ls=":")
         for offset, (label, (rows, colour, style)) in enumerate(series.items()):
             values = [getattr(row, what) for row in rows]
             x = [place for place, value in enumerate(values) if value is not None]
             axes.plot(x, [values[place] for place in x], style, color=colour, ms=5, lw=1.5, label=label, mfc="white")
-            _failures(axes, rows, what, colour, offset, chance[what])
+            _failures(axes, rows, colour, low + (0.06 + 0.12 * offset) * (high - low))
             data.setdefault(label, {})[what] = values
             data[label]["what"] = [row.what for row in rows]
         axes.set_xticks(range(len(cells.study.weights)), [f"{w:g}" for w in cells.study.weights], fontsize=8)
         axes.set_xlabel("weight λ of the reversed gradient", fontsize=8)
         axes.set_title(title, fontsize=9, loc="left")
-        axes.set_ylim(0 if what != "critic" else 0.45, 1.03)
+        axes.set_ylim(low, high)
         plain(axes)
     figure.legend(*grid[0].get_legend_handles_labels(), fontsize=8, frameon=False, loc="outside upper center", ncols=2)
     words = Figure(
         name="weights",
         caption=f"Ends of trainings with other weights of the reversed gradient, {_seeds(cells.study.weight_seeds)}. A cross: "
-        "the training diverged, at the step that is written. Dotted: chance.",
+        "the training diverged, at the step that is written. Dotted, where in view: "
+        "chance. The scales differ.",
         alt="Three panels against the weight, with and without ramp: accuracy on the target, on the source, and of the critic.",
         data=data,
     )
     return words, figure
 
 
-def _failures(axes: Axes, rows: Sequence[Row], what: str, colour: str, offset: int, chance: float) -> None:
-    height = chance + 0.06 + 0.13 * offset if what != "critic" else chance + 0.04 + 0.07 * offset
+def _range(values: Sequence[float], chance: float) -> tuple[float, float]:
+    """Limits of an axis that hold the values with some room, and chance where one of them is near it."""
+    if not values:
+        return 0.0, 1.0
+    low, high = min(values), max(values)
+    low = min(low, chance) if low < chance + 0.15 else low
+    room = max(0.01, 0.12 * (high - low))
+    return low - room, high + room
+
+
+def _failures(axes: Axes, rows: Sequence[Row], colour: str, height: float) -> None:
     for place, row in enumerate(rows):
         if row.diverged:
             axes.plot(place, height, "x", color=colour, ms=7, mew=2)

@@ -270,12 +270,24 @@ def weight_text(cells: Cells) -> list[str]:
             said += ", chosen after the fact with target labels. "
         said += f"{'; '.join(failed)}." if failed else "No training diverged or collapsed."
         text.append(said)
+    dead = [row for ramp in (True, False) for row in weights(cells, ramp) if given_up(row)]
+    text += [
+        f"At weight {row.weight:g}{'' if row.game.settings.get('ramp', True) else ' without the ramp'} the critic ends at "
+        f"{share(row.critic)}, no better than chance, and yet a fresh classifier tells the domains apart (area {row.area:.3f}): "
+        "this critic has stopped telling anybody anything, and nothing is aligned. A critic at 50 % proves nothing by itself."
+        for row in dead
+    ]
     return [
         "The weight decides how much of the critic's gradient, with its sign turned, reaches the features; the critic itself "
         "always learns at full rate. Too small, and the features go their own way. Too large, and they serve only to confuse: "
         "the critic's gradient drowns the classifier's, features lose the classes too, or the training blows up.",
         *text,
     ]
+
+
+def given_up(row: Row) -> bool:
+    """Whether the critic is at chance although the domains are far from aligned."""
+    return row.critic is not None and row.area is not None and abs(row.critic - 0.5) < 0.03 and row.area > 0.9
 
 
 def weight_table(cells: Cells) -> Table:
