@@ -47,11 +47,10 @@ def test_drift_refuses_modules_of_different_structure() -> None:
 
 
 def test_overlap_has_the_value_of_its_formula() -> None:
-    """W1^T W2 = [[1, 2], [7, 5]], whose columns sum to 8 and 7."""
-    w1, w2 = torch.tensor([[1.0, 3.0], [0.0, 1.0]]), torch.tensor([[1.0, 2.0], [4.0, -1.0]])
-    by_hand = np.abs(w1.numpy().T @ w2.numpy())
-    assert by_hand.tolist() == [[1, 2], [7, 5]]
-    assert weight_overlap(w1, w2).item() == (8 + 7) / 2
+    """W1^T W2 = [[1, -2], [7, -7]], whose columns have the absolute sums 8 and 9."""
+    w1, w2 = torch.tensor([[1.0, 3.0], [0.0, 1.0]]), torch.tensor([[1.0, -2.0], [4.0, -1.0]])
+    assert (w1.numpy().T @ w2.numpy()).tolist() == [[1, -2], [7, -7]]
+    assert weight_overlap(w1, w2).item() == (8 + 9) / 2
 
 
 def test_overlap_is_zero_where_each_unit_reads_for_one_classifier_only() -> None:

@@ -28,13 +28,13 @@ from acclimate import __version__, tasks
 from acclimate.benchmark.table import BASELINE, Cell, Table
 from acclimate.data.domain import Domain
 from acclimate.engine.adapt import Adapted, adapt
-from acclimate.engine.code import code_files
+from acclimate.engine.code import code_files, code_hash
 from acclimate.engine.generated import generated_grid
 from acclimate.engine.model import Model
 from acclimate.engine.run import NO_EFFECT, Report
 from acclimate.errors import AcclimateError, DataError, Interrupted, StorageError, UsageError
 from acclimate.experiment import Domains, Experiment, Listener, Player, fresh_network, judge, open_domains
-from acclimate.files import read_json, sha256, write_bytes, write_json
+from acclimate.files import read_json, write_bytes, write_json
 from acclimate.methods import Need, Train, find
 from acclimate.random import key
 from acclimate.tasks import Task
@@ -50,8 +50,8 @@ State = Literal["done", "failed", "stale", "missing"]
 class Bench:
     """The cells of a table in a folder, for one kind of device.
 
-    Each lies in ``cells/<task>/<row>/<preset>-<device>-seed-<n>/``. Its key is a hash of all that its numbers depend on; a
-    cell with another key is stale: it is blank in the table, and moved aside before it is run anew.
+    Each lies in ``cells/<task>/<row>/<preset>-<device>-seed-<n>/``. Its key is a hash of what its numbers depend on
+    (:meth:`identity`); a cell with another key is stale: it is blank in the table, and moved aside before it is run anew.
     """
 
     def __init__(self, table: Table, folder: Path, device: torch.device | str) -> None:
@@ -71,7 +71,8 @@ class Bench:
     # -- what a cell's numbers depend on --------------------------------------------------------------------------
 
     def identity(self, cell: Cell) -> dict[str, Any]:
-        """All that decides a cell's numbers, but for torch and the machine.
+        """What decides a cell's numbers, but for torch, the machine, the engine, the network's code and the pixels of a set
+        whose name, classes and size are the same.
 
         Raises :class:`UsageError` for a method or setting that does not exist, :class:`DataError` where data is missing.
         """
@@ -93,7 +94,8 @@ class Bench:
         kind = find(experiment.methods[0])
         return {
             "method": kind.name,
-            "code": [[path.name, sha256(path)] for path in code_files(kind)],
+            "code": [[path.name, code_hash(path)] for path in code_files(kind)],
+            "optimiser": (experiment.plan.optimiser or kind.optimiser).model_dump(mode="json"),
             "settings": kind.Settings(**experiment.settings[experiment.methods[0]]).model_dump(mode="json"),
             "plan": experiment.plan.model_dump(mode="json", exclude=NO_EFFECT),
             "seed": cell.seed,

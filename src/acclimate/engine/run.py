@@ -20,13 +20,13 @@ from torch import Tensor
 from acclimate.data.streams import Batch, Stream
 from acclimate.engine.artifacts import Artifacts
 from acclimate.engine.checkpoint import Checkpoint, Checkpoints, Position, load_weights
-from acclimate.engine.code import code_files
+from acclimate.engine.code import code_files, code_hash
 from acclimate.engine.interrupt import Interruptible
 from acclimate.engine.optimisers import lr_scales, make
 from acclimate.engine.update import Failure, Updater
 from acclimate.engine.world import World
 from acclimate.errors import Interrupted, NumericError, UsageError
-from acclimate.files import read_json, sha256, storage_errors, write_json
+from acclimate.files import read_json, storage_errors, write_json
 from acclimate.methods.base import Method, Progress, Stage, Sweep, Train
 from acclimate.random import key
 
@@ -279,7 +279,7 @@ class Run:
             **flat("settings", self.method.settings.model_dump(mode="json")),
             **flat("facts", self.facts),
             **{f"data {name}": stream.fingerprint() for name, stream in self.streams.items()},
-            **{f"code {path.name}": sha256(path) for path in code_files(type(self.method))},
+            **{f"code {path.name}": code_hash(path) for path in code_files(type(self.method))},
             "initial weights": weights.hexdigest(),
             "device": self.device.type,
             "processes": self.world.size,

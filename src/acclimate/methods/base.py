@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import enum
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from acclimate.errors import UsageError
 from acclimate.networks.contract import Network, Output
-from acclimate.networks.norm import NormPolicy, both
+from acclimate.networks.norm import NormPolicy, both, frozen, held
 from acclimate.plan import Optimiser, Plan
 from acclimate.settings import Settings
 
@@ -166,6 +168,13 @@ class Method(nn.Module):
         """Both domains through the network, under the method's BatchNorm policy (its setting ``norm``)."""
         policy: NormPolicy = self.settings.norm  # type: ignore[attr-defined]
         return both(self.net, source.x, target.x, policy)
+
+    def passing(self, module: nn.Module, domain: Literal["source", "target"]) -> AbstractContextManager[None]:
+        """While a further module of the method's own sees one domain: its BatchNorm follows the setting ``norm`` as well."""
+        policy: NormPolicy = self.settings.norm  # type: ignore[attr-defined]
+        if policy == "frozen":
+            return frozen(module)
+        return held(module) if policy in {"source", "target"} - {domain} else contextlib.nullcontext()
 
     def update(self, terms: Mapping[str, Tensor], *players: str) -> None:
         """Descend the sum of the named terms for the named players and for nobody else.

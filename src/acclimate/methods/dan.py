@@ -45,7 +45,7 @@ class DAN(Aligned):
             "lambda_p ramps up as in the authors' later code for PyTorch; the paper's weight is constant (ramp=False) and "
             "chosen by source error and a two-sample test.",
             "Two forward passes with a BatchNorm policy; the paper's network has no BatchNorm.",
-            "One learning rate for all layers; the paper's new layers learn ten times as fast as its ImageNet ones.",
+            "Learning rate .01 for all layers, unless the network scales some; the authors' is .001, ten times that if new.",
             "With several processes each compares its own rows of the batch.",
         ),
         tasks=("classification",),

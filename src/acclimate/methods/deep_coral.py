@@ -37,8 +37,7 @@ class DeepCORAL(Aligned):
             "The paper asks for a weight with which both losses end about equal, and gives no number. weight=1 comes from that "
             "rule on logits: cross-entropy 0.28 and gap 0.09 after 500 steps of MNIST to USPS (LeNet with BatchNorm). On "
             "features 4 d^2 outgrows the covariances (0.007 there): with layers=('features',) try 10 to 100.",
-            "The learning rate falls with progress, and is one for all layers; the paper's new layer learns ten times as fast "
-            "as its ImageNet ones.",
+            "The learning rate is .01 and falls with progress; the authors' is .001, for the new layer ten times that.",
             "Two forward passes with a BatchNorm policy; the paper's AlexNet has no BatchNorm. Part of a gain is then the "
             "statistics' own: compare with weight=0.",
             "With several processes each compares its own rows of the batch.",

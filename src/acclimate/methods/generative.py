@@ -36,7 +36,8 @@ class Generative(Method):
         "One batch of drawn images, as large as the target's, serves all updates of a step. D's loss is the mean over real "
         "and drawn images, where the formula has the sum.",
         "D and G follow Adam with 1e-3 each, for runs of some thousand steps; others report 4e-4 and 1e-4 (critic_lr, "
-        "generator_lr). With those, 600 steps gave a third of the digits their class; with these, nine in ten.",
+        "generator_lr). Of 600 steps of digits with those, another "
+        "source model saw the class asked for in a third; with these in nine of ten.",
         "BatchNorm statistics are re-estimated on the target before the network first judges (restat), and it judges with its "
         "running statistics; its dropout stays on, which made the classes clearer. Part of any gain is the statistics' own: "
         "compare with adabn.",

@@ -43,7 +43,7 @@ class GIM(Method):
             "2. BatchNorm is matched by its running statistics, which is AdaBN: the paper names it as the alternative. So "
             "batch statistics, in later training, do not undo or repeat the match.",
             "3. The layer that gives the logits stays as it is, and so do layers without a bias that no BatchNorm follows.",
-            "4. 1e-5 is added to variances, so that a channel that is silent on the target does not explode.",
+            "4. 1e-5 (BatchNorm: its own epsilon) is added to variances: a channel silent on the target does not explode.",
         ),
     )
 

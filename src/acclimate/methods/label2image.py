@@ -47,11 +47,13 @@ class Label2ImageDA(Generative):
         deviations=(
             *Generative.facts,
             "The paper's text and its hyper-parameters could not be had; the phases and their losses are those of the authors' "
-            "slides, lambda_s and the rate of T those of their 3C-GAN. lambda_g = 1 and lambda_r = 0.1 are chosen here.",
+            "slides, lambda_s and the rate of T those of their 3C-GAN. lambda_g = 1, lambda_r = 0.1, the phases' "
+            "shares and the radius (VADA's, meant for 32 x 32 x 3) are chosen here.",
             "L_reg is not given in the slides: here the entropy and the virtual adversarial loss of 3C-GAN, on target images "
             "(regulariser='none': without).",
             "In the third phase the loss on the source stays, and D, G and T move in turn, so that a better T judges G.",
-            "Each domain, and what G draws, is normalised by its own batch; the target moves T's running statistics.",
+            "Each domain, and what G draws, is normalised by its own batch; the target moves T's running "
+            "statistics (in the first phase, which sees no target, the source).",
             "Images of a class; the paper also draws street scenes from label maps.",
         ),
         tasks=("classification",),

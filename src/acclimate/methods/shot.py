@@ -51,6 +51,8 @@ class SHOT(Method):
             "that for digits lets an empty class win.",
             "Target images are augmented as the plan says; the authors augment the digits of the source alone.",
             "gamma=.3 for objects (Office), .1 for digits, as the authors have them.",
+            "Centroids lie in the head's input, and all of the head rests: with a head of several layers that is far from the "
+            "authors' one layer on a bottleneck. Several processes compare only their own rows in H(mean p).",
             "A labelling keeps N (features + classes) floats in memory.",
         ),
         tasks=("classification",),
@@ -109,5 +111,10 @@ class SHOT(Method):
         return {"agreement": (logits.argmax(1) == label).float().mean()}
 
     watch = {
-        "agreement": (0.5, 1.01, "predictions and pseudo-labels differ: the source model is too weak for this target")
+        "agreement": (
+            0.5,
+            1.01,
+            "predictions and pseudo-labels differ: the source model is too weak for this target; "
+            "a high value proves nothing",
+        )
     }

@@ -47,8 +47,8 @@ class ThreeCGAN(Generative):
         "as the other, and learnt so. Images too large or too few for a generator (Office-31).",
         deviations=(
             *Generative.facts,
-            "lambda_s, lambda_w and lambda_clu are the paper's for digits, as others report them; lambda_g, the radius (VADA's) "
-            "and the shares of the steps are chosen here. The drift is the squared norm; the authors' slides print the norm.",
+            "lambda_s, lambda_w and lambda_clu are the paper's for digits, as others report them; lambda_g, the radius (VADA's "
+            "for 32 x 32 x 3) and the shares of the steps are chosen here. The drift is the squared norm, the slides' the norm.",
             "C rests in the first 0.4 of the steps; then lambda_g and lambda_clu rise over a fifth of the rest. The paper lets "
             "C rest while G is poor. Under Adam the rise changes their weight against the drift, hardly the length of a step.",
             "The target's batch moves C's running statistics; drawn and perturbed images are normalised by their own batch and "

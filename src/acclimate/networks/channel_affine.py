@@ -69,8 +69,9 @@ def measure_activations(
 ) -> dict[str, Moments]:
     """The moments of the named layers' activations over all ``batches``; ``net`` stays as it is.
 
-    The activations of BatchNorm are its input, those of other layers their output; where a layer is called more than once,
-    all calls count. Layers are in evaluation mode, and a pass ends at the last of them.
+    The activations of BatchNorm are its input, those of other layers their output. Where a layer is called more than once,
+    all calls count, and a match, which changes the input of later ones, is approximate. Layers are in evaluation mode, and
+    a pass ends at the last of them.
 
     Args:
         total: sums a tensor over all processes.

@@ -114,7 +114,7 @@ def _lines(found: Sequence[list[dict[str, float]]], what: str) -> tuple[list[flo
 def maps(cells: Cells) -> Drawn:
     """Features of both domains in the plane."""
     shown = {name: cells.runs[0, name]["map"] for name in names() if cells.runs[0, name].get("map")}
-    figure = drawing(3.1 * len(shown), 6.1)
+    figure = drawing(2.5 * len(shown), 5)
     grid = figure.subplots(2, len(shown), squeeze=False)
     from matplotlib import colormaps
 
@@ -306,7 +306,8 @@ def confidence_panels(cells: Cells) -> Drawn:
             grid[1].plot(_odds(says), holds, "o-", color=colour, lw=2, ms=4)
         data[name] = found
     ticks = (0.5, 0.8, 0.9, 0.95, 0.99, 0.999)
-    grid[1].plot(_odds(ticks), ticks, color=LIGHT, lw=1, ls="--")
+    promised = np.linspace(0.5, 0.999, 500).tolist()
+    grid[1].plot(_odds(promised), promised, color=LIGHT, lw=1, ls="--")
     grid[1].set_xticks(_odds(ticks), [f"{t:g}" for t in ticks])
     grid[0].set_title("the most confident share of the target", fontsize=9, loc="left")
     grid[0].set_xlabel("share that is kept", fontsize=8)
@@ -321,9 +322,9 @@ def confidence_panels(cells: Cells) -> Drawn:
     words = Figure(
         name="confidence",
         caption="Pseudo-labels before any is learnt: what share is right among the most confident predictions, and above a "
-        f"threshold (dashed: where a threshold would promise what holds). Dots: the share {cells.study.portion:g}. "
-        f"{min(cells.study.pseudo_images, cells.facts['images']['target']):,} target training images; which labels are right "
-        "is an oracle's knowledge.",
+        f"threshold (dashed: exactly the threshold). Dots: {100 * cells.study.portion:g} %, which self-training takes of each "
+        f"class. {min(cells.study.pseudo_images, cells.facts['images']['target']):,} target training images; which labels are "
+        "right is an oracle's knowledge.",
         alt="Curves for source-only, AdaBN and DANN: the share of right pseudo-labels against the share kept, and against a "
         "threshold of confidence.",
         data=data,
@@ -350,7 +351,7 @@ def self_training_panels(cells: Cells) -> Drawn:
     left.set_xticks(range(cells.study.rounds + 1))
     left.set_xlabel("rounds of self-training", fontsize=8)
     left.set_title("target: accuracy (oracle)", fontsize=9, loc="left")
-    left.legend(fontsize=7, frameon=False)
+    left.legend(fontsize=7, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
     bars = (("said again", PINK), ("another wrong class", "#d1d5db"), ("corrected", ADAPTED))
     labels = []
     for place, name in enumerate(reversed([STARTS[0], CONTROL, *STARTS[1:]])):

@@ -154,6 +154,13 @@ def kept_right(cells: Cells, name: str) -> list[float]:
     return [statistics.fmean(values) for values in zip(*lines)]
 
 
+def kept_shares(cells: Cells, name: str, which: int) -> list[float]:
+    """The share of each class among the labels kept in a round, over all seeds."""
+    counts = [cells.pseudo[seed, name]["rounds"][which]["kept by class"] for seed in pseudo_seeds(cells)]
+    together = [sum(values) for values in zip(*counts)]
+    return [count / max(1, sum(together)) for count in together]
+
+
 def fate(cells: Cells, name: str, which: str, what: str) -> float | None:
     """What became of first-round labels that were wrong; ``which``: "kept" or "not kept"; mean over seeds."""
     found = [cells.pseudo[seed, name]["wrong"] for seed in pseudo_seeds(cells)]

@@ -22,6 +22,7 @@ from acclimate.studies.dann_numbers import (
     difference,
     fate,
     kept_right,
+    kept_shares,
     mean,
     minutes,
     names,
@@ -29,6 +30,7 @@ from acclimate.studies.dann_numbers import (
     pseudo_seeds,
     schedules,
     started,
+    trusted,
     weights,
 )
 
@@ -262,21 +264,25 @@ def weight_text(cells: Cells) -> list[str]:
         rows = weights(cells, ramp)
         ended = [row for row in rows if row.target is not None]
         best = max(ended, key=lambda row: row.target or 0.0, default=None)
-        failed = [f"weight {row.weight:g} {row.what}" for row in rows if row.what]
+        failed = [f"Weight {row.weight:g} {row.what}" for row in rows if row.what]
         said = f"{label}: "
         if best is not None:
             said += f"the target is best at weight {best.weight:g} ({share(best.target)}"
             said += f", {points((best.target or 0.0) - base)} to no adaptation)" if base is not None else ")"
             said += ", chosen after the fact with target labels. "
-        said += f"{'; '.join(failed)}." if failed else "No training diverged or collapsed."
+        said += f"{'. '.join(failed)}." if failed else "No training diverged or collapsed."
         text.append(said)
     dead = [row for ramp in (True, False) for row in weights(cells, ramp) if given_up(row)]
-    text += [
-        f"At weight {row.weight:g}{'' if row.game.settings.get('ramp', True) else ' without the ramp'} the critic ends at "
-        f"{share(row.critic)}, no better than chance, and yet a fresh classifier tells the domains apart (area {row.area:.3f}): "
-        "this critic has stopped telling anybody anything, and nothing is aligned. A critic at 50 % proves nothing by itself."
-        for row in dead
-    ]
+    if dead:
+        places = " and ".join(
+            f"weight {row.weight:g} {'with' if row.game.settings.get('ramp', True) else 'without'} the ramp (area "
+            f"{row.area:.3f})"
+            for row in dead
+        )
+        text.append(
+            f"At {places} the critic ends at chance, and yet a fresh classifier tells the domains apart: the critic was "
+            "silenced, the features were not aligned. A critic at 50 % proves nothing by itself."
+        )
     return [
         "The weight decides how much of the critic's gradient, with its sign turned, reaches the features; the critic itself "
         "always learns at full rate. Too small, and the features go their own way. Too large, and they serve only to confuse: "
@@ -364,6 +370,14 @@ def label_text(cells: Cells) -> list[str]:
         "if they were true, and repeat. It needs no critic and no second network. It works as far as sureness means being right.",
         f"Whether it does is an oracle's question. Predictions above {limit:g}: {said}.",
     ]
+    shares = {place["share"]: place["right"] for place in started(cells, STARTS[0])["shares"]}
+    each = kept_right(cells, STARTS[0])
+    if study.portion in shares and each:
+        text.append(
+            f"Of {STARTS[0]}'s surest {100 * study.portion:g} % over all classes {share(shares[study.portion])} are right; of "
+            f"the surest {100 * study.portion:g} % of each predicted class {share(each[0])}. Self-training keeps the latter, so "
+            "that easy classes do not crowd out the others; but a class that is predicted too often then gives too many labels."
+        )
     for name in STARTS:
         line, right = path(cells, name), kept_right(cells, name)
         if line:
@@ -371,15 +385,7 @@ def label_text(cells: Cells) -> list[str]:
                 f"From {name}: {share(right[0])} of the labels kept in round 1 are right, {share(right[-1])} in round "
                 f"{len(right)}; accuracy on the labelled images goes from {percent(line[0])} to {percent(line[-1])} %."
             )
-    again, control = (fate(cells, name, "kept", "said again") for name in (STARTS[0], CONTROL))
-    before, after = (fate(cells, STARTS[0], "kept", what) for what in ("sure before", "sure after"))
-    if again is not None and control is not None and before is not None and after is not None:
-        text.append(
-            "Why wrong labels stay: a wrong label that was kept is a training example like any other, and nothing in the loss "
-            f"contradicts it; the next round asks the same network again. Of the wrong labels kept in round 1 (from {STARTS[0]}) "
-            f"{share(again)} are said again at the end, and the mean probability of what is said of these images goes from "
-            f"{before:.3f} to {after:.3f}. After the same steps with labels that weigh nothing, {share(control)} are said again."
-        )
+    text += _learnt_again(cells)
     tried = {study.portion: STARTS[0], **{portion: f"portion {portion:g}" for portion in study.portions}}
     listed = "; ".join(
         f"{100 * portion:g} %: {share(kept_right(cells, tried[portion])[0])} of the labels right in round 1, target then "
@@ -390,6 +396,31 @@ def label_text(cells: Cells) -> list[str]:
     if listed:
         text.append(f"How much of each class to keep (from {STARTS[0]}): {listed}.")
     return text
+
+
+def _learnt_again(cells: Cells) -> list[str]:
+    """What becomes of wrong labels, beside the same steps in which they weigh nothing, and which class grows."""
+    (again, before, after), (control, _, beside) = (
+        [fate(cells, name, "kept", what) for what in ("said again", "sure before", "sure after")]
+        for name in (STARTS[0], CONTROL)
+    )
+    if again is None or control is None or before is None or after is None or beside is None:
+        return []
+    first, last = (kept_shares(cells, STARTS[0], which) for which in (0, -1))
+    grown = max(range(len(first)), key=lambda k: last[k] - first[k])
+    trust = [trusted([cells.starts[seed, STARTS[0]] for seed in pseudo_seeds(cells)])]
+    trust += [trusted([cells.pseudo[s, name]["after"] for s in pseudo_seeds(cells)]) for name in (STARTS[0], CONTROL)]
+    return [
+        "Why wrong labels stay: a wrong label that was kept is a training example like any other, and nothing in the loss "
+        f"contradicts it. Of the wrong labels kept in round 1 (from {STARTS[0]}) {share(again)} are said again at the end, and "
+        f"the mean probability of what is said of these images goes from {before:.2f} to {after:.2f}; after the same steps "
+        f"with labels that weigh nothing, {share(control)} are said again, at {beside:.2f}.",
+        "Why they spread: what was learnt labels the next round. The class that grows most among the kept labels is "
+        f"{cells.facts['classes'][grown]}, from {share(first[grown])} to {share(last[grown])} of them. On all labelled images "
+        f"the mean largest probability goes from {trust[0]['confidence']:.2f} to {trust[1]['confidence']:.2f} while accuracy "
+        f"goes from {share(trust[0]['right'])} to {share(trust[1]['right'])}; where the labels weigh nothing, to "
+        f"{trust[2]['confidence']:.2f} and {share(trust[2]['right'])}.",
+    ]
 
 
 def _final(cells: Cells, name: str) -> list[float | None]:
