@@ -63,7 +63,8 @@ def test_loss_curve_is_that_of_one_process(name: str, results: Path) -> None:
     if isinstance(one, str):
         assert "BatchNorm" in one
         return
-    assert len(one) == len(two) > 0
+    assert len(one) == len(two)
+    assert one or name == "gim"  # which never trains
     for a, b in zip(one, two):
         assert a.keys() == b.keys()
         for key in a.keys() - {"stage", "step"}:

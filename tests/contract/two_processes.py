@@ -27,6 +27,7 @@ ADDITIVE: dict[str, dict[str, Any]] = {
     "vada": {"lambda_s": 0.0, "lambda_t": 0.0},  # its directions are drawn by each process
     "dirt-t": {"lambda_s": 0.0, "lambda_t": 0.0},
     "shot": {"diversity": 0.0},
+    "tri-training": {"threshold": 0.9999},  # nobody is that sure: how many are accepted differs between processes
 }
 """Settings under which a method's losses are means over the same number of samples in every process."""
 
