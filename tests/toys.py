@@ -114,7 +114,11 @@ SETTINGS = {
     "label2image-da": {"width": 4, "critic_width": 4, "latent": 8},
     "3c-gan": {"width": 4, "critic_width": 4, "latent": 8},
     "cellseguda": {"critic_width": 8, "width": 4},
-    "gam": {"critics": {"features": 0.01, "logits": 0.05}, "hidden": (16,)},
+    "gam": {
+        "critics": {"features": 0.001, "logits": 0.01},
+        "hidden": (16,),
+        "critic_lr": 0.005,
+    },  # SGD of .02 moves the net
     "tri-training": {"rounds": 2, "threshold": 0.4, "source_share": 0.4},
     "vada": {"decay": 0.9},  # 150 steps
     "dirt-t": {"decay": 0.9, "interval": 3},

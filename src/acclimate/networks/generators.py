@@ -86,7 +86,9 @@ class Generator(nn.Module):
         """``z (N, latent)`` is drawn from N(0, I) by torch's global generator where it is not given."""
         if z is None:
             z = torch.randn(len(y), self.latent, device=y.device)
-        x = self.dense(torch.cat([z, F.one_hot(y, self.classes).to(z.dtype)], dim=1)).view(-1, *self.begin)
+        x = self.dense(
+            torch.cat([z, (y[:, None] == torch.arange(self.classes, device=y.device)).to(z.dtype)], dim=1)
+        ).view(-1, *self.begin)
         x = F.relu(self.norms[0](x, y))
         for rise, norm in zip(self.rise, self.norms[1:]):
             x = F.relu(norm(rise(x), y))
