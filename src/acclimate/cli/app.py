@@ -70,7 +70,7 @@ EXAMPLES = {
     ),
     "predict": ("acclimate predict runs/simulated-to-microscope new-images/ --out predictions/",),
     "report": ("acclimate report runs/simulated-to-microscope",),
-    "study": ("acclimate study bn", "acclimate study bn --size paper --seeds 3 --device cuda"),
+    "study": ("acclimate study bn", "acclimate study dann", "acclimate study bn --size paper --seeds 3 --device cuda"),
     "bench": (
         "acclimate bench --list",
         "acclimate bench digits --tasks mnist-to-usps --methods source-only,adabn",
