@@ -28,8 +28,8 @@ from acclimate.plan import Optimiser, Plan
 from acclimate.report.document import load_document
 from acclimate.studies import dann, dann_numbers
 from acclimate.studies.bn import unpacked
+from acclimate.studies.cells import CellFolder
 from acclimate.studies.dann import CENTRAL, FOOLED, HELPED, NONE, SIZES, DANNStudy, measure, weighted, what_became
-from acclimate.studies.dann_cells import CellFolder
 from acclimate.studies.dann_page import compared, repeat_command, write_page
 from acclimate.transforms.confidence import confidence_level
 

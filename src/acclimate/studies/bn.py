@@ -11,7 +11,6 @@ import base64
 import dataclasses
 import functools
 import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -30,7 +29,6 @@ from acclimate.data.streams import Stream
 from acclimate.engine.adapt import adapt, default_device
 from acclimate.engine.evaluate import Evaluation, evaluate
 from acclimate.engine.model import Model
-from acclimate.engine.run import Report
 from acclimate.errors import Interrupted, UsageError
 from acclimate.experiment import Listener
 from acclimate.files import read_json, sha256, write_json
@@ -40,6 +38,7 @@ from acclimate.networks.norm import batch_norms
 from acclimate.plan import Optimiser, Plan
 from acclimate.random import generator, key
 from acclimate.settings import Settings
+from acclimate.studies.cells import CellFolder
 
 CLASSES = ("background", "object")
 Pair = tuple[float, float]
@@ -170,11 +169,11 @@ def measure(
     """
     if seeds < 1:
         raise UsageError(f"the study needs at least one seed, not {seeds}")
-    _same_settings(study, folder, force)
-    bench = _Bench(study, folder, torch.device(device) if device is not None else default_device(), listener, force)
+    kept = CellFolder(folder, study.model_dump(mode="json"), code(), study.identity(), listener, force)
+    bench = _Bench(study, kept, torch.device(device) if device is not None else default_device())
     numbers = range(seeds)
-    bench.total = seeds * (len(study.sources) * (1 + len(study.tested())) + 1)
-    bench.total += study.irregular_seeds * len(study.irregular) + 1
+    kept.total = seeds * (len(study.sources) * (1 + len(study.tested())) + 1)
+    kept.total += study.irregular_seeds * len(study.irregular) + 1
     try:
         cells = Cells(study, list(numbers), {}, {}, {}, {}, bench.latent())
         for seed in numbers:
@@ -188,23 +187,9 @@ def measure(
                 cells.irregular[seed, kind] = bench.irregular(seed, kind)
     except (KeyboardInterrupt, Interrupted) as error:
         raise Interrupted(
-            f"interrupted; {bench.done} of {bench.total} cells are kept: run the same command to continue"
+            f"interrupted; {kept.done} of {kept.total} cells are kept: run the same command to continue"
         ) from error
     return cells
-
-
-def _same_settings(study: BNStudy, folder: Path, force: bool) -> None:
-    path, wanted = folder / "settings.json", {**study.model_dump(mode="json"), "code": code()}
-    if path.exists() and not force:
-        found = read_json(path)
-        other = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
-        if other:
-            raise UsageError(
-                f"{folder} holds a study {'by other code' if other == ['code'] else 'with other settings'} "
-                f"({', '.join(other)}); "
-                "choose another --out, or measure again with --force"
-            )
-    write_json(path, wanted)
 
 
 @functools.cache
@@ -255,31 +240,15 @@ def block_layers(net: Network) -> dict[str, str]:
 class _Bench:
     """Makes cells and remembers the source at work, so that its pairs need not load it again."""
 
-    def __init__(
-        self, study: BNStudy, folder: Path, device: torch.device, listener: Listener | None, force: bool
-    ) -> None:
-        self.study, self.folder, self.device = study, folder, device
-        self.listener, self.force = listener, force
-        self.done = self.total = 0
+    def __init__(self, study: BNStudy, kept: CellFolder, device: torch.device) -> None:
+        self.study, self.kept, self.device = study, kept, device
         self.task = tasks.build("segmentation", CLASSES)
         self._at_work: tuple[tuple[int, Pair], Model, dict[str, Activations]] | None = None
 
     # -- cells ----------------------------------------------------------------------------------------------------
 
     def _cell(self, name: str, seed: int, stage: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """The cell ``name``: read where it was finished with these settings, else made and kept."""
-        path, mine = self.folder / f"seed-{seed}" / f"{name}.json", self.study.identity()
-        found = read_json(path) if path.exists() else None
-        if found is None or found.get("settings") != mine:
-            if found is not None and not self.force:
-                raise UsageError(f"{path} was measured with other settings or code; choose another --out, or --force")
-            begun = time.perf_counter()
-            write_json(path, {"settings": mine, **make(), "seconds": time.perf_counter() - begun})
-            found = read_json(path)
-        self.done += 1
-        if self.listener:
-            self.listener("study", seed, Report(stage, self.done, self.total, self.done, self.total))
-        return found
+        return self.kept.cell(f"seed-{seed}/{name}", stage, make, seed)
 
     def source(self, seed: int, source: Pair) -> dict[str, Any]:
         """One trained net: its score at home, and what each distance says where nothing has changed."""
@@ -310,7 +279,7 @@ class _Bench:
     def _train(self, seed: int, source: Pair, name: str, decay: float = 0.0, **changes: Any) -> Model:
         """A U-Net trained on a source; kept beside its cell, and resumed after an interruption."""
         study = self.study
-        folder = self.folder / f"seed-{seed}" / name
+        folder = self.kept.folder / f"seed-{seed}" / name
         finished = folder / "trained.json"
         if finished.exists() and read_json(finished).get("settings") == study.identity():
             return Model.load(folder, self.device)
@@ -337,7 +306,7 @@ class _Bench:
             task=self.task,
             folder=training,
             device=self.device,
-            force=self.force,
+            force=self.kept.force,
         )
         adapted.model.save(folder)
         write_json(finished, {"settings": study.identity()})

@@ -28,25 +28,23 @@ from acclimate.data.domain import Domain
 from acclimate.data.preprocess import Preprocess
 from acclimate.data.streams import Stream
 from acclimate.engine.adapt import adapt, build_streams, default_device
-from acclimate.engine.code import code_files
+from acclimate.engine.code import code_files, code_hash
 from acclimate.engine.evaluate import evaluate
 from acclimate.engine.model import Model
 from acclimate.engine.run import Report, Run
 from acclimate.errors import Interrupted, NumericError, UsageError
 from acclimate.experiment import Listener
-from acclimate.files import sha256
 from acclimate.methods import Method, find
 from acclimate.methods.dann import DANN
 from acclimate.methods.self_training import SelfTraining
 from acclimate.networks.contract import Network
-from acclimate.networks.critics import critic
 from acclimate.networks.digits import dann_mnist
 from acclimate.plan import Optimiser, Plan
 from acclimate.random import generator, key
 from acclimate.settings import Settings
 from acclimate.studies.bn import packed
-from acclimate.studies.dann_cells import CellFolder
-from acclimate.transforms.confidence import class_thresholds, confidence_level
+from acclimate.studies.cells import CellFolder
+from acclimate.transforms.confidence import confidence_level
 
 PAPER, BUNDLED = ("mnist", "mnist-m"), ("digits-handwritten", "digits-blended")
 NETWORK = "dann-mnist"
@@ -197,15 +195,14 @@ def measure(
 
 @functools.cache
 def code() -> str:
-    """A hash of what says what is trained, drawn and compared: files, and single functions of files that many share."""
+    """A hash of what says what is trained, drawn and compared: the code of files, and functions of files that many share."""
     from acclimate.distances import classifier_two_sample
 
     files = {Path(__file__)}.union(
         *(code_files(find(name)) for name in ("dann", "source-only", "adabn", "self-training"))
     )
-    functions = (dann_mnist, critic, confidence_level, class_thresholds, classifier_two_sample)
-    written = [inspect.getsource(function) for function in functions]
-    return f"{key([sha256(file) for file in sorted(files)], written):016x}"
+    written = [inspect.getsource(function) for function in (dann_mnist, classifier_two_sample)]
+    return f"{key([code_hash(file) for file in sorted(files)], written):016x}"
 
 
 @dataclasses.dataclass(frozen=True)
