@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from pydantic import Field
 
@@ -55,6 +56,8 @@ class Experiment(Settings):
     preprocess: dict[str, Any] = {}  # changes of what fits network and task
     settings: dict[str, dict[str, Any]] = {}  # by method
     class_map: dict[str, str] = {}  # the target's class names -> the source's, or "ignore"
+    labelled: str | int | None = None  # a few labelled target images; a number: of the target's own, for tables
+    warm_start: bool = False  # every method but the references starts from source-only's network, as if pre-trained
     holdout: float = Field(0.2, ge=0, lt=1)  # share of a folder kept for scoring; 0: the target adapted to is scored
 
 
@@ -66,6 +69,7 @@ class Domains:
     source_test: Domain | None
     target: Domain
     target_test: Domain | None  # None unless the experiment scores
+    labelled: Domain | None = None  # a few labelled target images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,12 +99,53 @@ def open_domains(experiment: Experiment, task: str | None, score: bool) -> Domai
         target = open_domain(experiment.target)
         if source is not None and target.task == source.task and target.labels is not None:
             match_classes(source, target, experiment.class_map)  # a wrong pair shall be noticed; the labels stay closed
-        return Domains(source, source_test, target.unlabelled(), None)
+        return Domains(source, source_test, target.unlabelled(), None, few_labelled(experiment, source, target, task))
     target, target_test = open_splits(experiment.target, experiment.holdout, task)
     if source is not None:
         target = match_classes(source, target, experiment.class_map)
         target_test = match_classes(source, target_test, experiment.class_map)
-    return Domains(source, source_test, target, target_test if score else None)
+    few = few_labelled(experiment, source, target, task)
+    return Domains(source, source_test, target, target_test if score else None, few)
+
+
+def few_labelled(experiment: Experiment, source: Domain | None, target: Domain, task: str | None) -> Domain | None:
+    """The few labelled target images that an experiment names."""
+    named = experiment.labelled
+    if named is None:
+        return None
+    if isinstance(named, int):
+        if not 0 < named <= len(target):
+            raise UsageError(f"labelled must lie in 1..{len(target)} (the target's training images), not {named}")
+        order = np.random.default_rng(key("labelled")).permutation(len(target))
+        found = target.subset(sorted(order[:named].tolist()))
+    else:
+        found = open_domain(named, task=task)
+    if found.labels is None:
+        raise UsageError(f"the images of {found.name} that shall be labelled have no labels")
+    return found if source is None else match_classes(source, found, experiment.class_map)
+
+
+def starts_from_source(experiment: Experiment, name: str) -> bool:
+    """Whether a method starts from source-only's network rather than from a fresh one."""
+    needs = find(name).needs
+    reference = name == BASELINE or Need.TARGET_LABELS in needs
+    return Need.SOURCE_MODEL in needs or (experiment.warm_start and not reference)
+
+
+def check_methods(names: Iterable[str], task: tasks.Task, domains: Domains) -> None:
+    """Raise :class:`UsageError`, before anything is trained, if a method cannot work on these domains."""
+    for name in names:
+        kind = find(name)
+        if task.name not in kind.card.tasks:
+            raise UsageError(
+                f"{name} is for {' and '.join(kind.card.tasks)}; for {task.name} choose another method (acclimate methods)"
+            )
+        if Need.SOURCE in kind.needs and domains.source is None:
+            raise UsageError(
+                f"{name} needs a labelled --source; without one, choose a source-free method such as adabn"
+            )
+        if Need.FEW_TARGET_LABELS in kind.needs and domains.labelled is None:
+            raise UsageError(f"{name} needs a few labelled target images: name their folder with --labelled")
 
 
 def carry_out(
@@ -132,6 +177,7 @@ def carry_out(
     domains = open_domains(experiment, task_name, score)
     judged = domains.source or domains.target
     task = given.method.task if given else tasks.build(str(judged.task), judged.classes)
+    check_methods(method_names(experiment), task, domains)
     device = torch.device(device) if device else default_device()
     results: dict[str, Any] = {
         "schema": SCHEMA,
@@ -172,6 +218,12 @@ def carry_out(
     return results
 
 
+def method_names(experiment: Experiment) -> list[str]:
+    """Source-only where it is not given, the methods, the oracle: each once."""
+    references = [] if experiment.model else [BASELINE]
+    return list(dict.fromkeys([*references, *experiment.methods, *([ORACLE] if experiment.oracle else [])]))
+
+
 def _players(
     experiment: Experiment,
     domains: Domains,
@@ -192,21 +244,16 @@ def _players(
         given.method.to(device)
         given.device = device
         yield Player(BASELINE, given, {"history": [], "warnings": [], "seconds": 0.0, "given": True})
-    names = [*([] if given else [BASELINE]), *experiment.methods, *([ORACLE] if experiment.oracle else [])]
-    for name in dict.fromkeys(names):
-        kind = find(name)
-        if Need.SOURCE in kind.needs and domains.source is None:
-            raise UsageError(
-                f"{name} needs a labelled --source; without one, choose a source-free method such as adabn"
-            )
+    for name in method_names(experiment):
         plan = experiment.plan.replace(**{**experiment.plans.get(name, {}), "seed": seed})
         place = folder / name
         finished = (place / "model.json").exists()
         done = adapt(
-            trained if Need.SOURCE_MODEL in kind.needs else fresh,
+            trained if starts_from_source(experiment, name) else fresh,
             domains.source,
             domains.target,
             name,
+            labelled=domains.labelled,
             plan=plan,
             preprocess=preprocess,
             task=task,
@@ -262,7 +309,8 @@ def judge(player: Player, domains: Domains) -> None:
     facts of the target; and a warning where the model may have collapsed."""
     facts = player.facts
     for name, domain in (("source_test", domains.source_test), ("target_test", domains.target_test)):
-        facts[name] = None if domain is None else score_facts(evaluate(player.model, domain))
+        seen = dataclasses.replace(player.model, preprocess=player.model.preprocess.of(name.partition("_")[0]))
+        facts[name] = None if domain is None else score_facts(evaluate(seen, domain))
     shares, confidence = predicted_shares(player.model, domains.target)
     facts["predicted shares"] = dict(zip(player.model.method.task.classes, shares.tolist()))
     facts["mean confidence"] = confidence

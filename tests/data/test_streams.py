@@ -144,7 +144,9 @@ def test_sweep_shows_whole_images_as_they_are() -> None:
     for batch in stream(domain, "segmentation").sweep():
         expected = torch.stack([torch.from_numpy(domain.images[i]) for i in batch.index.tolist()]).permute(0, 3, 1, 2)
         torch.testing.assert_close(batch.x, expected / 255 * 2 - 1)
-        assert not batch.y.numel()
+        truth = torch.stack([torch.from_numpy(domain.labels[i].astype(int)) for i in batch.index.tolist()])
+        assert torch.equal(batch.y, truth)
+    assert not next(stream(domain.unlabelled(), "segmentation").sweep()).y.numel()
 
 
 # -- values -----------------------------------------------------------------------------------------------------------
@@ -249,7 +251,7 @@ def test_labels_and_columns_move_with_their_image(
     path = tmp_path_factory.mktemp("column") / "c.safetensors"
     maps = {"row": torch.from_numpy(y).short(), "column": torch.from_numpy(x).short()}
     write_tensors(path, {f"{name}/{i}": value.clone() for name, value in maps.items() for i in range(2)})
-    one.join({name: Column(path, name) for name in maps})
+    one.join({name: Column([path], name) for name in maps})
     batch = one.batch(k)
     known = batch.columns["row"] >= 0
     assert torch.equal(known, batch.columns["column"] >= 0)
@@ -279,7 +281,7 @@ def test_columns_are_joined_by_index(budget: float, tmp_path: Path) -> None:
     values = torch.arange(len(domain)) * 10
     write_tensors(tmp_path / "c.safetensors", {"tenfold": values})
     one = stream(domain, "classification", memory_budget=budget)
-    one.join({"tenfold": Column(tmp_path / "c.safetensors", "tenfold")})
+    one.join({"tenfold": Column([tmp_path / "c.safetensors"], "tenfold")})
     batch = one.batch(3)
     assert torch.equal(batch.columns["tenfold"], batch.index * 10)
 
@@ -291,7 +293,7 @@ def test_new_columns_replace_those_that_were_decoded_ahead(tmp_path: Path) -> No
     for factor in (10, 20):
         path = tmp_path / f"{factor}.safetensors"
         write_tensors(path, {"multiple": torch.arange(len(domain)) * factor})
-        one.join({"multiple": Column(path, "multiple")})
+        one.join({"multiple": Column([path], "multiple")})
         for k in range(factor, factor + 3):
             batch = one.batch(k if factor == 10 else k - 7)
             assert torch.equal(batch.columns["multiple"], batch.index * factor)
@@ -357,3 +359,101 @@ def test_fingerprint_sees_pixels_labels_and_names(task: str) -> None:
     prints = {stream(d, task).fingerprint() for d in [domain, *others]}
     assert len(prints) == 5
     assert stream(domain, task).fingerprint() in prints
+
+
+# -- rare classes ------------------------------------------------------------------------------------------------------
+
+
+def rare(count: int = 8, side: int = 32) -> Domain:
+    """Grey images of which only the last holds class 1, in a corner of 8 x 8 pixels."""
+    labels = np.zeros((count, side, side), np.int16)
+    labels[-1, :8, :8] = 1
+    images = np.full((count, side, side, 1), 90, np.uint8)
+    return Domain("rare", "segmentation", ("ground", "spot"), images, labels, [f"rare-{i}" for i in range(count)])
+
+
+def test_rare_classes_are_drawn_as_often_as_their_odds_say() -> None:
+    one = Stream(rare(), "source", "segmentation", Preprocess(crop=(32, 32), channels=1), batch=50)
+    share = 64 / (8 * 32 * 32)
+    odds = np.exp((1 - np.array([1 - share, share])) / 0.5)
+    expected = odds[1] / odds.sum()  # of class 1; only the last image holds it
+    drawn = np.concatenate([one.batch(k, rare_classes=0.5).index.numpy() for k in range(40)])
+    with_it = (drawn == 7).mean()  # and every image holds class 0
+    assert with_it == pytest.approx(expected + (1 - expected) / 8, abs=0.04)
+
+
+def test_crops_drawn_for_a_rare_class_hold_it() -> None:
+    one = Stream(rare(), "source", "segmentation", Preprocess(crop=(16, 16), channels=1), batch=20)
+    found = torch.cat([(one.batch(k, rare_classes=0.01).y == 1).flatten(1).any(1) for k in range(10)])
+    in_turn = torch.cat([(one.batch(k).y == 1).flatten(1).any(1) for k in range(10)])
+    assert found.float().mean() > 0.85 > 0.2 > in_turn.float().mean()
+
+
+def test_rare_class_batches_are_the_same_for_any_number_of_threads_and_processes() -> None:
+    def made(**how: Any) -> Stream:
+        return Stream(rare(), "source", "segmentation", Preprocess(crop=(16, 16), channels=1), batch=4, **how)
+
+    whole, threaded = made(), made(memory_budget=0, workers=2)
+    halves = [made(rank=rank, world=2) for rank in range(2)]
+    for k in range(3):
+        expected = whole.batch(k, rare_classes=0.1)
+        parts = [half.batch(k, rare_classes=0.1) for half in halves]
+        assert torch.equal(expected.y, threaded.batch(k, rare_classes=0.1).y)
+        assert torch.equal(expected.y, torch.cat([part.y for part in parts]))
+        assert torch.equal(expected.index, torch.cat([part.index for part in parts]))
+    assert whole.names(0, 0.1) == [f"rare-{i}" for i in whole.batch(0, rare_classes=0.1).index.tolist()]
+
+
+def test_rare_classes_need_label_maps() -> None:
+    one = Stream(rare().unlabelled(), "target", "segmentation", Preprocess(crop=(16, 16), channels=1), batch=4)
+    with pytest.raises(UsageError, match="rare-class sampling counts label maps"):
+        one.batch(0, rare_classes=0.01)
+
+
+# -- floating maps -----------------------------------------------------------------------------------------------------
+
+
+def soft(tmp_path: Path, maps: torch.Tensor) -> list[Path]:
+    path = tmp_path / "soft.safetensors"
+    write_tensors(path, {f"soft/{i}": value.contiguous() for i, value in enumerate(maps)})
+    return [path]
+
+
+def test_soft_maps_are_cut_and_turned_with_their_image(tmp_path: Path) -> None:
+    """A map that says of each pixel how bright it is still does so after any crop and flip."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (5, 24, 20, 1), dtype=np.uint8)
+    domain = Domain("noise", None, (), images, None, [str(i) for i in range(5)])
+    preprocess = Preprocess(crop=(12, 12), channels=1, geometry=Geometry(flips="dihedral"))
+    one = Stream(domain, "target", "segmentation", preprocess, batch=5)
+    grey = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
+    one.join({"soft": Column(soft(tmp_path, torch.cat([grey, 1 - grey], 1)), "soft")})
+    for k in range(3):
+        batch = one.batch(k)
+        torch.testing.assert_close(batch.columns["soft"][:, :1], (batch.x + 1) / 2, atol=1e-5, rtol=0)
+        torch.testing.assert_close(batch.columns["soft"].sum(1), torch.ones(5, 12, 12))
+
+
+def test_smaller_soft_maps_are_brought_to_the_image(tmp_path: Path) -> None:
+    """A ramp at half the resolution is the same ramp, but for its ends; and nothing is known outside a small image."""
+    images = np.zeros((1, 16, 16, 1), np.uint8)
+    domain = Domain("one", None, (), images, None, ["0"])
+    one = Stream(domain, "target", "segmentation", Preprocess(crop=(16, 24), channels=1), batch=1)
+    ramp = ((torch.arange(8) + 0.5) / 8).expand(1, 1, 8, 8).half()
+    one.join({"soft": Column(soft(tmp_path, ramp), "soft")})
+    found = one.batch(0).columns["soft"][0, 0]
+    expected = (torch.arange(16) + 0.5) / 16
+    torch.testing.assert_close(found[:, 1:15], expected[1:15].expand(16, -1), atol=1e-3, rtol=0)
+    assert found.shape == (16, 24)
+    assert not found[:, 16:].any()
+
+
+def test_each_domain_has_its_own_scale() -> None:
+    preprocess = Preprocess(scale=(0.5, 0.25), channels=1)
+    domain = rare(2)
+    sizes = {
+        name: Stream(domain, name, "segmentation", preprocess, batch=1).batch(0).x.shape[-1]
+        for name in ("source", "target")
+    }
+    assert sizes == {"source": 16, "target": 8}
+    assert Preprocess(scale=0.3).of("source").scale == 0.3

@@ -33,7 +33,16 @@ from acclimate.engine.generated import generated_grid
 from acclimate.engine.model import Model
 from acclimate.engine.run import NO_EFFECT, Report
 from acclimate.errors import AcclimateError, DataError, Interrupted, StorageError, UsageError
-from acclimate.experiment import Domains, Experiment, Listener, Player, fresh_network, judge, open_domains
+from acclimate.experiment import (
+    Domains,
+    Experiment,
+    Listener,
+    Player,
+    fresh_network,
+    judge,
+    open_domains,
+    starts_from_source,
+)
 from acclimate.files import read_json, write_bytes, write_json
 from acclimate.methods import Need, Train, find
 from acclimate.random import key
@@ -65,8 +74,9 @@ class Bench:
 
     def start(self, cell: Cell) -> Cell | None:
         """The cell whose model this one starts from, where it starts from one."""
-        kind = find(self.table.row(cell.row, cell.preset, cell.task).kind)
-        return dataclasses.replace(cell, row=BASELINE) if Need.SOURCE_MODEL in kind.needs else None
+        experiment = self.table.experiment(cell)
+        starts = starts_from_source(experiment, experiment.methods[0])
+        return dataclasses.replace(cell, row=BASELINE) if starts else None
 
     # -- what a cell's numbers depend on --------------------------------------------------------------------------
 
@@ -127,7 +137,7 @@ class Bench:
             start = self.start(cell)
             return (
                 {name: known.get(name) for name in own} == own
-                and facts.get("experiment") == experiment.model_dump(mode="json")
+                and Experiment(**facts["experiment"]) == experiment  # older ones lack settings of today
                 and (start is None or self._same_start(start, known))
             )
         except UsageError:  # a method that is not installed here
@@ -248,6 +258,7 @@ class Bench:
                 domains.source,
                 domains.target,
                 name,
+                labelled=domains.labelled,
                 plan=experiment.plan,
                 preprocess=preprocess,
                 task=task,
@@ -337,7 +348,7 @@ class Kept(Sequence[Any]):
 
 def opened(experiment: Experiment) -> Domains:
     """Both domains, the target's test with labels; each image is decoded once for all cells of a process."""
-    fields = ("source", "target", "class_map", "holdout")
+    fields = ("source", "target", "class_map", "holdout", "labelled")
     return _opened(json.dumps({name: getattr(experiment, name) for name in fields}))
 
 

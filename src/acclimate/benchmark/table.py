@@ -38,6 +38,8 @@ class Task(Settings):
     preprocess: dict[str, Any] = {}
     class_map: dict[str, str] = {}
     holdout: float = 0.2
+    labelled: int | None = None  # target training images whose labels methods get that ask for a few
+    warm_start: bool = False  # every method but the references starts from source-only's network
     plan: dict[str, Any] = {}
 
 
@@ -184,6 +186,8 @@ class Table:
             settings={row.kind: row.settings},
             class_map=task.class_map,
             holdout=task.holdout,
+            labelled=task.labelled,
+            warm_start=task.warm_start,
         )
 
 

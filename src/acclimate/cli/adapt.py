@@ -77,6 +77,15 @@ def adapt(
     oracle: Annotated[
         bool, typer.Option("--oracle", help="Also train on the target's own labels, as an upper bound.")
     ] = False,
+    labelled: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FEW", help="A few labelled target images, for methods that ask for them.", show_default=False
+        ),
+    ] = None,
+    warm_start: Annotated[
+        bool, typer.Option("--warm-start", help="Start every method from the source-only network.")
+    ] = False,
     force: options.Force = False,
     json: options.Json = False,
 ) -> None:
@@ -103,6 +112,8 @@ def adapt(
         settings=set_ or [],
         class_map=choices.pairs(map_, "--map"),
         oracle=oracle,
+        labelled=labelled,
+        warm_start=warm_start,
     )
     command = console.command(*context.obj)
     results: dict[str, Any] = carried_out(wanted, out, choices.device(device), command, force=force)

@@ -226,7 +226,8 @@ def plan_lines(
         height, width = chosen.size or (0, 0)
         size = f"images resized to {height} x {width} (--size)"
     else:
-        scale = f", images scaled by {chosen.scale:g} (--scale)" if chosen.scale != 1 else ""
+        zooms = dict.fromkeys(chosen.scale_of(name) for name in ("source", "target"))
+        scale = f", images scaled by {' and '.join(f'{zoom:g}' for zoom in zooms)} (--scale)" if set(zooms) != {1} else ""
         size = (
             f"crops of {chosen.crop[0]} x {chosen.crop[1]} (--crop){scale}" if chosen.crop else f"whole images{scale}"
         )

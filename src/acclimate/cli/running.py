@@ -36,6 +36,8 @@ class Wanted:
     settings: Sequence[str]
     class_map: dict[str, str]
     oracle: bool
+    labelled: str | None
+    warm_start: bool
 
 
 def experiment_of(wanted: Wanted) -> Experiment:
@@ -74,6 +76,8 @@ def experiment_of(wanted: Wanted) -> Experiment:
         preprocess=images | {name: value for name, value in given.items() if value is not None},
         settings=settings,
         class_map=wanted.class_map,
+        labelled=wanted.labelled,
+        warm_start=wanted.warm_start,
     )
 
 

@@ -13,6 +13,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from acclimate.random import key
 from acclimate.transforms.augment import DRAWS, move, recolour
 
 SWEEP_IMAGES, SWEEP_PIXELS = 256, 1 << 22
+RARE_SHARE, RARE_TRIES = 3000 / 512**2, 10  # of a crop's pixels; crops looked at (DAFormer, section 3.3 and its code)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,14 +78,14 @@ class Stream:
             raise UsageError(f"batch {batch} cannot be shared by {world} processes; choose a multiple of {world}")
         if task == "classification" and preprocess.size is None:
             raise UsageError("classification needs Preprocess(size=(height, width))")
-        self.domain, self.name, self.task, self.preprocess = domain, name, task, preprocess
+        self.domain, self.name, self.task, self.preprocess = domain, name, task, preprocess.of(name)
         self.batch_size, self.seed, self.device = batch, seed, torch.device(device)
         self.rank, self.world = rank, world
         self.columns: dict[str, Column] = {}
         self._order = functools.lru_cache(4)(self._permutation)
         self._images: list[Tensor] | Tensor | None = None
         self._labels: list[Tensor] | Tensor | None = None
-        self._ahead: dict[int, Future[tuple[Tensor, list[Tensor]]]] = {}
+        self._ahead: dict[tuple[int, float | None], Future[tuple[Tensor, list[Tensor]]]] = {}
         self._pool: ThreadPoolExecutor | None = None
         if self._bytes() <= memory_budget * 2**30:
             self._load()
@@ -110,9 +112,51 @@ class Stream:
         parts = [self._order(int(epoch))[places[epochs == epoch]] for epoch in np.unique(epochs)]
         return np.concatenate(parts)
 
-    def names(self, k: int) -> list[str]:
+    def names(self, k: int, rare_classes: float | None = None) -> list[str]:
         """The file names of batch k, for messages."""
-        return [self.domain.names[i] for i in self.indices(k)]
+        return [self.domain.names[i] for i in self._chosen(k, rare_classes)[0]]
+
+    def _chosen(self, k: int, rare_classes: float | None) -> tuple[np.ndarray, np.ndarray | None]:
+        """The images of the global batch k, and the class that each was drawn for, if it was."""
+        if rare_classes is None:
+            return self.indices(k), None
+        counts = self._class_counts
+        frequencies = counts.sum(0) / counts.sum()
+        odds = np.where(frequencies > 0, np.exp((frequencies.min() - frequencies) / rare_classes), 0.0)
+        rng = np.random.default_rng(key(self.seed, self.name, "rare classes", k))
+        classes = rng.choice(counts.shape[1], self.batch_size, p=odds / odds.sum())
+        wanted = self._rare_pixels()
+        chosen = []
+        for label, draw in zip(classes, rng.random(self.batch_size)):
+            with_it = np.flatnonzero(counts[:, label] >= min(wanted, counts[:, label].max()))
+            chosen.append(with_it[int(draw * len(with_it))])
+        return np.array(chosen), classes
+
+    def _rare_pixels(self) -> float:
+        height, width = self.preprocess.crop or self._decode(0).shape[:2]
+        return RARE_SHARE * height * width
+
+    @functools.cached_property
+    def _class_counts(self) -> np.ndarray:
+        """How many pixels of each class ``(N, K)`` the images hold: one pass over all label maps."""
+        if self.task != "segmentation" or self.domain.labels is None:
+            raise UsageError(f"rare-class sampling counts label maps, and the stream {self.name!r} has none")
+        k = len(self.domain.classes)
+
+        def count(i: int) -> np.ndarray:
+            label = self._host_label(i)
+            return np.bincount(label[label >= 0], minlength=k)
+
+        with ThreadPoolExecutor(2) as pool:
+            return np.stack(list(pool.map(count, range(len(self)))))
+
+    @functools.cached_property
+    def _host_labels(self) -> list[np.ndarray] | None:
+        """Resident labels in the host's memory, where looking at them stops no device."""
+        return None if self._labels is None else [label.cpu().numpy() for label in self._labels]
+
+    def _host_label(self, i: int) -> np.ndarray:
+        return self._label(i).numpy() if self._host_labels is None else self._host_labels[i]
 
     def _mine(self, rows: np.ndarray) -> np.ndarray:
         share = self.batch_size // self.world
@@ -132,13 +176,20 @@ class Stream:
 
     # -- batches --------------------------------------------------------------------------------------------------
 
-    def batch(self, k: int, views: Sequence[str] = ("weak",)) -> Batch:
-        """Batch k with the named views of :class:`Preprocess`. Reads nothing back from the device."""
+    def batch(self, k: int, views: Sequence[str] = ("weak",), rare_classes: float | None = None) -> Batch:
+        """Batch k with the named views of :class:`Preprocess`. Reads nothing back from the device.
+
+        Args:
+            rare_classes: temperature T of rare-class sampling (Hoyer et al., DAFormer, CVPR 2022, eq. 5 and 6), for label
+                maps: for each place in the batch a class c with P(c) proportional to exp((1 - f_c) / T), f_c its share of
+                all labelled pixels, then an image that holds enough of it (3,000 pixels for a crop of 512 x 512), then
+                the first of ten crops that holds half as much, or the last of them. None: every image in turn.
+        """
         missing = [view for view in views if view not in self.preprocess.views]
         if missing:
             raise UsageError(f"no view {missing[0]!r} in Preprocess.views (known: {', '.join(self.preprocess.views)})")
-        index = self._mine(self.indices(k))
-        pixels, maps = self._fetch(k, index)
+        index = self._mine(self._chosen(k, rare_classes)[0])
+        pixels, maps = self._fetch(k, rare_classes)
         x = self._floats(pixels)
         geometry = self.preprocess.geometry
         if geometry.flips != "none" or geometry.moves:
@@ -163,7 +214,8 @@ class Stream:
         )
 
     def sweep(self) -> Iterator[Batch]:
-        """This process's share of all images once: whole images of one size per batch, unaugmented, in a keyed order.
+        """This process's share of all images once: whole images of one size per batch, unaugmented, in a keyed order, with
+        their labels.
 
         The order is shuffled because neighbours (slices of one volume, frames of one film) in a batch of their own would
         make its statistics narrower than the domain's.
@@ -172,7 +224,10 @@ class Stream:
             self.rank :: self.world
         ]
         for index, x in self.pictures(order.tolist()):
-            yield Batch(x, torch.empty(0, device=self.device), self._upload(np.array(index)), {"weak": x}, {})
+            y = torch.empty(0, device=self.device)
+            if self.domain.labels is not None:
+                y = torch.stack([self._stored_label(i) for i in index]).long()
+            yield Batch(x, y, self._upload(np.array(index)), {"weak": x}, {})
 
     def pictures(self, indices: Sequence[int]) -> Iterator[tuple[list[int], Tensor]]:
         """The given images, whole and normalised, in batches of one size: pairs of indices and ``(N, C, H, W)``."""
@@ -225,7 +280,7 @@ class Stream:
     def _size(self, height: int, width: int) -> tuple[int, int]:
         if self.task == "classification":
             return self.preprocess.size or (height, width)
-        scale = self.preprocess.scale
+        scale = self.preprocess.scale_of(self.name)
         return max(1, round(height * scale)), max(1, round(width * scale))
 
     def _label(self, i: int) -> Tensor:
@@ -271,18 +326,25 @@ class Stream:
     def _image(self, i: int) -> Tensor:
         return self._decode(i).to(self.device) if self._images is None else self._images[i]
 
-    def _fetch(self, k: int, index: np.ndarray) -> tuple[Tensor, list[Tensor]]:
+    def _stored_label(self, i: int) -> Tensor:
+        return self._label(i).to(self.device) if self._labels is None else self._labels[i]
+
+    def _fetch(self, k: int, rare: float | None) -> tuple[Tensor, list[Tensor]]:
         """uint8 ``(N, H, W, C)`` and what goes with it (labels first, then columns), on the device."""
         if self._pool is None:
-            return self._gather(k, index)
+            return self._gather(k, rare)
+        if rare is not None:
+            _ = self._class_counts  # once, before threads would each count for themselves
         for ahead in range(k, k + self._depth):
-            if ahead not in self._ahead:
-                self._ahead[ahead] = self._pool.submit(self._gather, ahead, self._mine(self.indices(ahead)))
-        for stale in [old for old in self._ahead if not k <= old < k + self._depth]:
+            if (ahead, rare) not in self._ahead:
+                self._ahead[ahead, rare] = self._pool.submit(self._gather, ahead, rare)
+        for stale in [old for old in self._ahead if old[1] != rare or not k <= old[0] < k + self._depth]:
             self._ahead.pop(stale).cancel()
-        return self._ahead.pop(k).result()
+        return self._ahead.pop((k, rare)).result()
 
-    def _gather(self, k: int, index: np.ndarray) -> tuple[Tensor, list[Tensor]]:
+    def _gather(self, k: int, rare: float | None) -> tuple[Tensor, list[Tensor]]:
+        everyone, classes = self._chosen(k, rare)
+        index = self._mine(everyone)
         if self.task == "classification":
             rows = self._upload(index)
             if isinstance(self._images, Tensor):
@@ -300,29 +362,55 @@ class Stream:
                     else torch.stack([self._label(i) for i in index]).to(self.device)
                 )
             return pixels, values + [self._upload(column.whole()[index]) for column in self.columns.values()]
-        crops = [self._crop(i, place) for i, place in zip(index.tolist(), self._draws(k, "crop", 2))]
+        if classes is None:
+            places = self._draws(k, "crop", 2)
+        else:
+            tries = self._draws(k, "rare crop", 2 * RARE_TRIES).reshape(-1, RARE_TRIES, 2)
+            drawn_for = zip(index.tolist(), tries, self._mine(classes))
+            places = np.stack([self._place_of_class(i, options, label) for i, options, label in drawn_for])
+        crops = [self._crop(i, place) for i, place in zip(index.tolist(), places)]
         if len({crop[0].shape for crop in crops}) > 1:
             raise UsageError("images of different sizes need a crop: set Preprocess(crop=(height, width)) or --crop")
         return torch.stack([crop[0] for crop in crops]), [
             torch.stack(maps) for maps in zip(*(crop[1:] for crop in crops))
         ]
 
+    def _corner(self, shape: Sequence[int], place: np.ndarray) -> tuple[int, int, int, int]:
+        """Top, left, height and width of the crop at a place in [0, 1) x [0, 1)."""
+        height, width = self.preprocess.crop or shape[:2]
+        top, left = (int(p * max(0, have - want + 1)) for p, have, want in zip(place, shape, (height, width)))
+        return top, left, height, width
+
+    def _place_of_class(self, i: int, places: np.ndarray, wanted: int) -> np.ndarray:
+        """The first of several places where the crop holds enough of a class, or the last."""
+        label = self._host_label(i)
+        for place in places:
+            top, left, height, width = self._corner(label.shape, place)
+            if (label[top : top + height, left : left + width] == wanted).sum() > self._rare_pixels() / 2:
+                return place
+        return places[-1]
+
     def _crop(self, i: int, place: np.ndarray) -> list[Tensor]:
         """Image i, its label map and its columns, cut at one place. Outside a small image: its edge, label -1."""
         image = self._image(i)
         maps = [self._upload(column.map(i)) for column in self.columns.values()]
         if self.domain.labels is not None:
-            label = self._label(i).to(self.device) if self._labels is None else self._labels[i]
+            label = self._stored_label(i)
             self._same_size(i, image, label)
             maps.insert(0, label)
-        height, width = self.preprocess.crop or image.shape[:2]
-        top, left = (int(p * max(0, have - want + 1)) for p, have, want in zip(place, image.shape, (height, width)))
-        cut = [m[top : top + height, left : left + width] for m in (image, *maps)]
+        top, left, height, width = self._corner(image.shape, place)
+        cut = [image[top : top + height, left : left + width]]
         below, right = height - cut[0].shape[0], width - cut[0].shape[1]
         if below or right:
             rows = torch.arange(height, device=self.device).clamp_max(cut[0].shape[0] - 1)
             columns = torch.arange(width, device=self.device).clamp_max(cut[0].shape[1] - 1)
-            cut = [cut[0][rows][:, columns], *(functional.pad(m, (0, right, 0, below), value=IGNORE) for m in cut[1:])]
+            cut = [cut[0][rows][:, columns]]
+        for m in maps:
+            if m.is_floating_point():
+                cut.append(_cut_soft(m, image.shape, (top, left, height, width)))
+            else:
+                m = m[top : top + height, left : left + width]
+                cut.append(functional.pad(m, (0, right, 0, below), value=IGNORE) if below or right else m)
         return [cut[0].expand(-1, -1, self.preprocess.channels), *cut[1:]]
 
     def _floats(self, pixels: Tensor) -> Tensor:
@@ -362,22 +450,36 @@ class Stream:
 
 
 class Column:
-    """A value per image, or a map per image, that a Sweep kept in an artifact; read lazily where it is large."""
+    """A value per image, or a map per image, that a Sweep kept in an artifact's files; maps are read one by one."""
 
-    def __init__(self, path: Path, name: str) -> None:
-        self.path, self.name = path, name
-        self._file = safe_open(path, framework="pt")
+    def __init__(self, paths: Sequence[Path], name: str) -> None:
+        self.name = name
+        opened = [safe_open(path, framework="pt") for path in paths]
+        self._files: dict[str, Any] = {key_: file for file in opened for key_ in file.keys()}  # noqa: SIM118 (no mapping)
         self._whole: Tensor | None = None
 
     def whole(self) -> Tensor:
         """``(N,)``, of a classification stream."""
         if self._whole is None:
-            self._whole = self._file.get_tensor(self.name)
+            self._whole = self._files[self.name].get_tensor(self.name)
         return self._whole
 
     def map(self, i: int) -> Tensor:
-        """``(H, W)`` of image i, of a segmentation stream."""
-        return self._file.get_tensor(f"{self.name}/{i}")
+        """``(H, W)`` labels or ``(K, h, w)`` values of image i, of a segmentation stream."""
+        return self._files[f"{self.name}/{i}"].get_tensor(f"{self.name}/{i}")
+
+
+def _cut_soft(m: Tensor, image: Sequence[int], crop: tuple[int, int, int, int]) -> Tensor:
+    """``(K, H, W)`` of a crop (top, left, height, width) of a map ``(K, h, w)`` of a whole image, bilinear; 0 outside the
+    image."""
+    top, left, height, width = crop
+    ys = torch.arange(top, top + height, device=m.device) + 0.5
+    xs = torch.arange(left, left + width, device=m.device) + 0.5
+    grid = torch.stack(
+        [(2 * xs / image[1] - 1).expand(height, -1), (2 * ys / image[0] - 1)[:, None].expand(-1, width)], -1
+    )
+    cut = functional.grid_sample(m[None].float(), grid[None], padding_mode="border", align_corners=False)[0]
+    return cut * ((ys < image[0])[:, None] & (xs < image[1]))
 
 
 def _middle(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

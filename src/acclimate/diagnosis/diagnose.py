@@ -296,7 +296,7 @@ def _size(source: Domain, target: Domain, model: Model) -> tuple[int, int]:
     if model.method.task.name == "classification":
         assert model.preprocess.size is not None
         return model.preprocess.size
-    return window_size(model.preprocess.scale, SIDE, source, target)
+    return window_size(model.preprocess.scale_of("target"), SIDE, source, target)
 
 
 def _cut(domain: Domain, model: Model, count: int, size: tuple[int, int], seed: int) -> Windows:

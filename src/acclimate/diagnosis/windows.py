@@ -72,7 +72,7 @@ def cut(
         count = min(count, len(domain))
         changes = PLAIN
     else:
-        size = window_size(preprocess.scale, side, domain) if isinstance(side, int) else side
+        size = window_size(preprocess.scale_of("target"), side, domain) if isinstance(side, int) else side
         changes = {**PLAIN, "crop": size}
     stream = Stream(
         domain, "windows", task, preprocess.replace(**changes), batch=count, seed=seed, memory_budget=0, workers=0

@@ -58,6 +58,7 @@ def adapt(
     target: Domain | None,
     method: str | type[Method] = "dann",
     *,
+    labelled: Domain | None = None,
     plan: Plan | None = None,
     preprocess: Preprocess | None = None,
     task: Task | None = None,
@@ -72,7 +73,8 @@ def adapt(
     Args:
         net: trained on the source for methods that need a source model, else freshly made. It is copied, not changed.
         method: a registered name or a class of your own.
-        task: taken from the labelled domain where not given.
+        labelled: a few labelled target images, for methods that ask for them (``memory-bank-few``).
+        task: taken from the source (or, without one, from the target) where not given.
         folder: keeps checkpoints, from which the same call resumes.
         settings: the method's own.
 
@@ -80,14 +82,15 @@ def adapt(
     """
     kind = find(method) if isinstance(method, str) else method
     plan = plan or Plan()
-    labelled = source if source is not None else target
     if task is None:
-        if labelled is None or labelled.task is None:
+        known = source if source is not None else target
+        if known is None or known.task is None:
             raise UsageError("what is to be predicted? Give a labelled source, or task=")
-        task = tasks.build(labelled.task, labelled.classes)
+        task = tasks.build(known.task, known.classes)
     preprocess = preprocess or default_preprocess(net, task)
     device = torch.device(device) if device is not None else default_device()
-    streams = build_streams(kind, source, target, task, plan, preprocess, device)
+    given = {"source": source, "target": target, "labelled": labelled}
+    streams = build_streams(kind, given, task, plan, preprocess, device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(plan.seed, "parts of the method"))
         made = kind(copy.deepcopy(net), task, plan, **settings)
@@ -106,10 +109,17 @@ def adapt(
     return Adapted(Model(made, preprocess, device), run.history, run.warnings, time.perf_counter() - begun)
 
 
+STREAMS = {"source": Need.SOURCE, "target": Need.TARGET, "labelled": Need.FEW_TARGET_LABELS}
+WANTED = {
+    "source": "a labelled source",
+    "target": "a target domain",
+    "labelled": "a few labelled target images: give them with labelled= (--labelled FOLDER)",
+}
+
+
 def build_streams(
     method: type[Method],
-    source: Domain | None,
-    target: Domain | None,
+    given: Mapping[str, Domain | None],
     task: Task,
     plan: Plan,
     preprocess: Preprocess,
@@ -118,17 +128,21 @@ def build_streams(
     """One stream for each domain that the method's ``needs`` name; the target's without labels unless an oracle asks."""
     world = World.current()
     domains: dict[str, Domain] = {}
-    for name, need, domain in (("source", Need.SOURCE, source), ("target", Need.TARGET, target)):
+    for name, need in STREAMS.items():
         if need in method.needs:
+            domain = given[name]
             if domain is None:
-                raise UsageError(f"{method.name} needs a {name} domain")
+                raise UsageError(f"{method.name} needs {WANTED[name]}")
             domains[name] = domain
-    if "source" in domains and (domains["source"].labels is None or domains["source"].classes != task.classes):
-        raise UsageError(f"the source {domains['source'].name} needs labels of the classes {', '.join(task.classes)}")
     if "target" in domains and Need.TARGET_LABELS not in method.needs:
         domains["target"] = domains["target"].unlabelled()
-    elif "target" in domains and (domains["target"].labels is None or domains["target"].classes != task.classes):
-        raise UsageError(f"{method.name} reads target labels: {domains['target'].name} needs {', '.join(task.classes)}")
+    for name, domain in domains.items():
+        if name == "target" and Need.TARGET_LABELS not in method.needs:
+            continue
+        if domain.labels is None or domain.classes != task.classes:
+            raise UsageError(
+                f"{method.name} reads {name} labels: {domain.name} needs labels of the classes {', '.join(task.classes)}"
+            )
     return {
         name: Stream(
             domain,

@@ -178,7 +178,10 @@ class Run:
             at = Progress(stage.name, k, stage.steps, stage.part)
             for optimiser in self.updater.optimisers.values():
                 optimiser.schedule(at.fraction)
-            batches = {name: self.streams[name].batch(before + k, stage.views) for name in stage.streams}
+            batches = {
+                name: self.streams[name].batch(before + k, stage.views, stage.rare_classes.get(name))
+                for name in stage.streams
+            }
             with autocast:
                 metrics = step_function(**batches, at=at)
             if self.updater.call == 0:
@@ -246,7 +249,7 @@ class Run:
         for name, buffer in self.method.named_buffers():
             buffer.copy_(self._clean[name])
         k = self._place[1] + failure.step
-        files = {name: self.streams[name].names(k) for name in stage.streams}
+        files = {name: self.streams[name].names(k, stage.rare_classes.get(name)) for name in stage.streams}
         if self.folder and self.world.first:
             write_json(
                 self.folder / "failure.json", {"stage": stage.name, **dataclasses.asdict(failure), "files": files}
@@ -379,6 +382,10 @@ def check_stages(method: Method, stages: Sequence[Stage], streams: Mapping[str, 
         wanted = {*stage.streams, *(["at"] if isinstance(stage, Train) else [])}
         if set(inspect.signature(function).parameters) != wanted:
             raise UsageError(f"{type(method).__name__}.{stage.step} must take exactly {sorted(wanted)}")
+        if isinstance(stage, Train) and (strange := stage.rare_classes.keys() - set(stage.streams)):
+            raise UsageError(
+                f"stage {stage.name!r} draws rare classes of {sorted(strange)}, which it does not train on"
+            )
         if isinstance(stage, Train) and not 0 <= stage.part[0] < stage.part[1] <= 1:
             raise UsageError(f"stage {stage.name!r}: part must rise within 0..1, not {stage.part}")
         if absent := set(stage.streams) - streams.keys():

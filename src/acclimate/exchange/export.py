@@ -143,7 +143,8 @@ def _facts(model: Model, size: tuple[int, int], free: bool) -> dict[str, Any]:
     preprocess, task = model.preprocess, model.method.task
     sides = f"H x W (multiples of {MULTIPLE})" if free else f"{size[0]} x {size[1]}"
     order = "RGB" if preprocess.channels == 3 else "grey"
-    scale = f", scaled by {preprocess.scale:g}" if preprocess.scale != 1 else ""
+    zoom = preprocess.scale_of("target")
+    scale = f", scaled by {zoom:g}" if zoom != 1 else ""
     return {
         "producer": "acclimate",
         "method": model.method.name,

@@ -49,11 +49,16 @@ class Train:
     optimisers: Mapping[str, Optimiser] = dataclasses.field(default_factory=dict)  # per player, for this stage only
     continues: bool = False  # keep the optimisers of the stage before
     part: tuple[float, float] = (0.0, 1.0)  # of one schedule that several stages share: where this one begins and ends
+    rare_classes: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """Of label maps: stream -> temperature of its rare-class sampling, :meth:`acclimate.data.streams.Stream.batch`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """One pass without gradients: ``step(**{an iterator of batches per stream})``; without streams, a plain call."""
+    """One pass without gradients: ``step(**{an iterator of batches per stream})``; without streams, a plain call.
+
+    The images come whole and as they are, with their labels where the stream has them.
+    """
 
     name: str
     step: str
@@ -158,6 +163,10 @@ class Method(nn.Module):
 
     def generate(self, labels: Tensor) -> Tensor | None:
         """Images ``(N, C, H, W)`` of the classes ``labels (N,)`` as the network's input; None where a method makes none."""
+        return None
+
+    def translate(self, x: Tensor) -> Tensor | None:
+        """Source images ``(N, C, H, W)``, the network's input, drawn to look like the target's; None where a method does not."""
         return None
 
     def predict(self, x: Tensor) -> Tensor:

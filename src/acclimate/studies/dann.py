@@ -291,8 +291,7 @@ class _Bench:
         if self._streams is None or self._streams[0] != seed:
             made = build_streams(
                 DANN,
-                self.domains["source"],
-                self.domains["target"],
+                {"source": self.domains["source"], "target": self.domains["target"]},
                 self.task,
                 plan,
                 self.preprocess,
@@ -443,8 +442,7 @@ class _Bench:
         method, model = self._method(SelfTraining, before.method.net, plan, **settings, weight=weight, restat=False)
         streams = build_streams(
             type(method),
-            self.domains["source"],
-            self.labelled,
+            {"source": self.domains["source"], "target": self.labelled},
             self.task,
             plan,
             self.preprocess,

@@ -50,7 +50,8 @@ def move(x: Tensor, labels: list[Tensor], draws: Tensor, geometry: Geometry) -> 
 
     Args:
         x: ``(N, C, H, W)`` float images; what comes into view from outside is the reflected image.
-        labels: ``(N, H, W)`` integer maps, sampled at the nearest pixel; what comes into view from outside is -1.
+        labels: ``(N, H, W)`` integer maps, sampled at the nearest pixel; what comes into view from outside is -1. Floating
+            maps ``(N, K, H, W)`` are sampled bilinearly; outside they are 0.
         draws: ``(N, DRAWS)`` uniform in [0, 1).
     """
     if geometry.flips == "none" and not geometry.moves:
@@ -73,12 +74,15 @@ def move(x: Tensor, labels: list[Tensor], draws: Tensor, geometry: Geometry) -> 
     theta = torch.stack([cos, -sin * ratio, across, sin / ratio, cos, down], 1).view(-1, 2, 3)
     grid = functional.affine_grid(theta, [len(x), 1, *x.shape[-2:]], align_corners=False)
     moved = functional.grid_sample(maps[0], grid, padding_mode="reflection", align_corners=False)
+    return moved, [_sample(m, grid) for m in maps[1:]]
+
+
+def _sample(m: Tensor, grid: Tensor) -> Tensor:
+    if m.is_floating_point():
+        return functional.grid_sample(m, grid, align_corners=False)
     # Labels travel as floats raised by one: the zeros that fill the outside then come back as -1, "ignore".
-    return moved, [
-        functional.grid_sample((m[:, None] + 1).float(), grid, mode="nearest", align_corners=False)[:, 0].to(m.dtype)
-        - 1
-        for m in maps[1:]
-    ]
+    raised = functional.grid_sample((m[:, None] + 1).float(), grid, mode="nearest", align_corners=False)
+    return raised[:, 0].to(m.dtype) - 1
 
 
 def recolour(

@@ -1,0 +1,97 @@
+"""What an experiment refuses before it trains, and where its methods start from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from folders import masks
+
+from acclimate.engine.model import Model
+from acclimate.errors import UsageError
+from acclimate.experiment import Experiment, carry_out, open_domains, starts_from_source
+from acclimate.plan import Optimiser, Plan
+
+PLAN = Plan(steps=2, batch=2, log_every=1, precision="float32", optimiser=Optimiser(lr=1e-12))
+SMALL = {"network_settings": {"width": 2, "depth": 1}, "preprocess": {"crop": 16}, "plan": PLAN}
+
+
+def experiment(tmp_path: Path, **more: object) -> Experiment:
+    for name in ("source", "target"):
+        if not (tmp_path / name).exists():
+            masks(tmp_path / name, 6)
+    return Experiment(source=str(tmp_path / "source"), target=str(tmp_path / "target"), **{**SMALL, **more})
+
+
+def test_a_method_for_the_other_task_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="shot is for classification; for segmentation choose another method"):
+        carry_out(experiment(tmp_path, methods=("shot",)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_labelled_images_are_noticed_before_anything_is_trained(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="memory-bank-few needs a few labelled target images"):
+        carry_out(experiment(tmp_path, methods=("memory-bank-few",)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_number_of_labelled_images_is_taken_from_the_targets_own(tmp_path: Path) -> None:
+    found = open_domains(experiment(tmp_path, labelled=2), None, score=True)
+    again = open_domains(experiment(tmp_path, labelled=2), None, score=True)
+    assert found.labelled is not None
+    assert found.labelled.labels is not None
+    assert len(found.labelled) == 2
+    assert set(found.labelled.names) <= set(found.target.names)
+    assert list(found.labelled.names) == list(again.labelled.names)  # type: ignore[union-attr]
+    with pytest.raises(UsageError, match="labelled must lie in"):
+        open_domains(experiment(tmp_path, labelled=60), None, score=True)
+
+
+def test_labelled_images_may_come_from_a_folder_but_not_without_labels(tmp_path: Path) -> None:
+    masks(tmp_path / "few", 2)
+    found = open_domains(experiment(tmp_path, labelled=str(tmp_path / "few")), None, score=False)
+    assert found.labelled is not None
+    assert len(found.labelled) == 2
+    assert found.target.labels is None
+    with pytest.raises(UsageError, match="have no labels"):
+        open_domains(experiment(tmp_path, labelled=str(tmp_path / "few" / "images")), None, score=False)
+
+
+def test_who_starts_from_the_source_model() -> None:
+    cold, warm = Experiment(target="t"), Experiment(target="t", warm_start=True)
+    assert [starts_from_source(cold, name) for name in ("source-only", "dann", "adabn", "trained-on-target")] == [
+        False,
+        False,
+        True,
+        False,
+    ]
+    assert [starts_from_source(warm, name) for name in ("source-only", "dann", "adabn", "trained-on-target")] == [
+        False,
+        True,
+        True,
+        False,
+    ]
+
+
+@pytest.mark.parametrize("warm", [True, False])
+def test_a_warm_start_goes_on_from_source_only(warm: bool, tmp_path: Path) -> None:
+    """With next to no learning rate, a method that starts warm keeps source-only's weights."""
+    long = PLAN.replace(optimiser=Optimiser(lr=0.5))
+    carry_out(
+        experiment(
+            tmp_path,
+            methods=("dann",),
+            warm_start=warm,
+            plan=long,
+            plans={"dann": {"optimiser": PLAN.optimiser.model_dump()}},  # type: ignore[union-attr]
+        ),
+        tmp_path / "run",
+    )
+    source, dann = (
+        Model.load(tmp_path / "run" / "seed-0" / name).method.net.state_dict() for name in ("source-only", "dann")
+    )
+    weights = [name for name in source if name.endswith("weight")]
+    same = [torch.allclose(source[name], dann[name], atol=1e-6) for name in weights]
+    assert all(same) if warm else not np.all(same)
