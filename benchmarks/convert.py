@@ -173,6 +173,50 @@ def lucchi(packed: Path, out: Path) -> str:
     return f"{len(splits['train'])} + {len(splits['test'])} slices (every twelfth)"
 
 
+def drive(packed: Path, out: Path) -> str:
+    splits = json.loads((packed / "vessel_drive" / "splits.json").read_text())
+    for split, part in (("train", "training"), ("test", "test")):
+        for folder in ("images", "1st_manual", "mask"):
+            (out / part / folder).mkdir(parents=True)
+        for stem in splits[split]:
+            image, mask = vessels(packed, "drive", stem)
+            number = stem.partition("_")[0]
+            image.save(out / part / "images" / f"{number}_{part}.tif")
+            white(mask == 1).save(out / part / "1st_manual" / f"{number}_manual1.gif")
+            white(mask != 255).save(out / part / "mask" / f"{number}_{part}_mask.gif")
+    return f"{len(splits['train'])} + {len(splits['test'])} images"
+
+
+def chase(packed: Path, out: Path) -> str:
+    images = sorted((packed / "vessel_chase" / "images").iterdir())
+    for path in images:
+        shutil.copyfile(path, out / path.name)  # the field of view is found in its bytes
+        white(vessels(packed, "chase", path.stem)[1] == 1).save(out / f"{path.stem}_1stHO.png")
+    return f"{len(images)} images"
+
+
+def stare(packed: Path, out: Path) -> str:
+    (out / "stare-images").mkdir()
+    (out / "labels-ah").mkdir()
+    images = sorted((packed / "vessel_stare" / "images").iterdir())
+    for path in images:
+        image, mask = vessels(packed, "stare", path.stem)
+        image.save(out / "stare-images" / f"{path.stem}.ppm")
+        white(mask == 1).convert("L").save(out / "labels-ah" / f"{path.stem}.ah.ppm")
+    return f"{len(images)} images"
+
+
+def vessels(packed: Path, name: str, stem: str) -> tuple[Image.Image, np.ndarray]:
+    """A photograph of the retina, and its mask: 1 vessel, 0 none, 255 outside of the field of view."""
+    folder = packed / f"vessel_{name}"
+    return Image.open(folder / "images" / f"{stem}.jpg"), np.array(Image.open(folder / "masks" / f"{stem}.png"))
+
+
+def white(where: np.ndarray) -> Image.Image:
+    """White on black, one bit per pixel."""
+    return Image.fromarray(where)
+
+
 SETS: dict[str, Callable[[Path, Path], str]] = {
     "mnist": mnist,
     "usps": usps,
@@ -184,6 +228,9 @@ SETS: dict[str, Callable[[Path, Path], str]] = {
     "camvid": camvid,
     "vnc": vnc,
     "lucchi": lucchi,
+    "drive": drive,
+    "chase": chase,
+    "stare": stare,
 }
 
 

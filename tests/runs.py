@@ -16,7 +16,7 @@ from acclimate.data.domain import Domain
 from acclimate.data.streams import Stream
 from acclimate.engine.adapt import Adapted, adapt
 from acclimate.engine.update import Updater
-from acclimate.methods import Method, find
+from acclimate.methods import Method, Need, find
 from acclimate.networks.contract import Network
 from acclimate.plan import Optimiser, Plan
 
@@ -34,6 +34,11 @@ def plan(**changes: Any) -> Plan:
 @functools.cache
 def small(task: str) -> tuple[Domain, Domain, Domain]:
     return toys.PAIRS[task](count=SMALL[task])
+
+
+def few(target: Domain) -> Domain:
+    """Four labelled images of the target, for methods that ask for a few."""
+    return target.subset(range(4))
 
 
 def network(task: str, seed: int = 0, norm: bool = True) -> Network:
@@ -57,6 +62,8 @@ def start(
     task = task or kind.card.tasks[0]
     source, target = pair or small(task)[:2]
     options = {"preprocess": toys.PREPROCESS[task], "device": "cpu", **toys.SETTINGS.get(kind.name, {}), **more}
+    if Need.FEW_TARGET_LABELS in kind.needs:
+        options.setdefault("labelled", few(small(task)[1]))
     return adapt(net or network(task), source, target, method, plan=how or plan(), **options)
 
 

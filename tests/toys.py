@@ -113,7 +113,9 @@ PREPROCESS = {
 SETTINGS = {
     "label2image-da": {"width": 4, "critic_width": 4, "latent": 8},
     "3c-gan": {"width": 4, "critic_width": 4, "latent": 8},
+    "suit": {"generator_width": 4, "blocks": 1, "critic_width": 4, "generator_lr": 2e-3, "critic_lr": 2e-3},
     "cellseguda": {"critic_width": 8, "width": 4},
+    "adaptsegnet": {"critic_width": 8},
     "gam": {
         "critics": {"features": 0.001, "logits": 0.01},
         "hidden": (16,),
@@ -123,5 +125,17 @@ SETTINGS = {
     "vada": {"decay": 0.9},  # 150 steps
     "dirt-t": {"decay": 0.9, "interval": 3},
     "shot": {"refreshes": 3},
+    "memory-bank": {"width": 8, "size": 16, "samples": 32, "decay": 0.9, "confidence": 0.5, "ramp": 0.34},
+    "memory-bank-few": {
+        "width": 8,
+        "size": 16,
+        "samples": 32,
+        "decay": 0.9,
+        "confidence": 0.5,
+        "images": 4,
+        "ramp": 0.34,
+    },
+    "proda": {"warm_up": 0.34, "critic_width": 8, "stride": 1, "confidence": 0.5, "decay": 0.9},
+    "mic": {"block": 4, "decay": 0.9, "threshold": 0.6},
 }
 """Of methods whose parts are, by default, far larger than the toy networks."""

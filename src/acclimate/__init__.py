@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from acclimate.data.preprocess import Preprocess
     from acclimate.engine.adapt import Adapted, adapt
     from acclimate.engine.evaluate import Evaluation, evaluate
+    from acclimate.engine.inference import Inference
     from acclimate.engine.model import Model
+    from acclimate.engine.translate import translate
     from acclimate.experiment import Experiment, carry_out
     from acclimate.methods import Method, Need, Sweep, Train
     from acclimate.networks import Network
@@ -26,6 +28,7 @@ _HOMES = {
     "Domain": "data",
     "Evaluation": "engine.evaluate",
     "Experiment": "experiment",
+    "Inference": "engine.inference",
     "Method": "methods",
     "Model": "engine.model",
     "Need": "methods",
@@ -41,6 +44,7 @@ _HOMES = {
     "open_domain": "data",
     "open_folder": "data",
     "open_splits": "data",
+    "translate": "engine.translate",
 }
 
 __all__ = [
@@ -48,6 +52,7 @@ __all__ = [
     "Domain",
     "Evaluation",
     "Experiment",
+    "Inference",
     "Method",
     "Model",
     "Need",
@@ -63,6 +68,7 @@ __all__ = [
     "open_domain",
     "open_folder",
     "open_splits",
+    "translate",
 ]
 
 

@@ -352,11 +352,11 @@ def predicted_shares(model: Model, target: Domain) -> tuple[torch.Tensor, float]
 def changed_predictions(players: Sequence[Player], target: Domain) -> None:
     """For each player the share of target predictions (images or pixels) that differ from source-only's."""
     chosen = looked_at(target)
-    baseline = [logits.argmax(1).to(torch.int16) for _, logits in players[0].model.logits(chosen)]
+    baseline = [logits.argmax(1).to(torch.int16).cpu() for _, logits in players[0].model.logits(chosen)]
     for player in players[1:]:
         same = total = 0
         for before, (_, logits) in zip(baseline, player.model.logits(chosen)):
-            same += int((logits.argmax(1) == before).sum())
+            same += int((logits.argmax(1).cpu() == before).sum())
             total += before.numel()
         player.facts["changed"] = 1 - same / total
 

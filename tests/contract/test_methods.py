@@ -19,7 +19,7 @@ import torch
 import toys
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from runs import GAMES, METHODS, TASKS, Killed, assert_same, differs, network, on_tick, plan, small, start, state
+from runs import GAMES, METHODS, TASKS, Killed, assert_same, differs, few, network, on_tick, plan, small, start, state
 from safetensors.torch import load_file
 
 from acclimate import networks
@@ -60,7 +60,9 @@ def long_run(name: str, task: str, seed: int) -> Adapted:
     net = network(task, seed)
     if Need.SOURCE_MODEL in find(name).needs:
         net = long_run("source-only", task, seed).model.method.net
-    more = toys.SETTINGS.get(name, {})
+    more = dict(toys.SETTINGS.get(name, {}))
+    if Need.FEW_TARGET_LABELS in find(name).needs:
+        more["labelled"] = few(target)
     return adapt(net, source, target, name, plan=how, preprocess=toys.PREPROCESS[task], device="cpu", **more)
 
 
@@ -380,4 +382,5 @@ def test_no_stream_is_built_that_the_needs_do_not_name(name: str, monkeypatch: p
     monkeypatch.setattr(Stream, "__init__", watched)
     start(name)
     needs = find(name).needs
-    assert set(built) == {n for n, need in (("source", Need.SOURCE), ("target", Need.TARGET)) if need in needs}
+    known = (("source", Need.SOURCE), ("target", Need.TARGET), ("labelled", Need.FEW_TARGET_LABELS))
+    assert set(built) == {name for name, need in known if need in needs}

@@ -24,7 +24,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
         subprocess.Popen([sys.executable, str(SCRIPT), str(rank), str(size), str(folder)], stderr=subprocess.PIPE)
         for rank, size in ((0, 2), (1, 2), (0, 1))
     ]
-    errors = [process.communicate(timeout=240)[1].decode() for process in started]
+    errors = [process.communicate(timeout=900)[1].decode() for process in started]
     assert not any(process.returncode for process in started), "\n".join(errors)
     return folder
 

@@ -24,6 +24,7 @@ from acclimate.transforms.augment import Geometry
 
 ADDITIVE: dict[str, dict[str, Any]] = {
     "self-training": {"portion": 1.0, "portion_max": 1.0},
+    "crst": {"portion": 1.0, "portion_max": 1.0},
     "vada": {"lambda_s": 0.0, "lambda_t": 0.0},  # its directions are drawn by each process
     "dirt-t": {"lambda_s": 0.0, "lambda_t": 0.0},
     "shot": {"diversity": 0.0},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -56,3 +58,29 @@ def test_unlabelled_forgets_the_labels_only() -> None:
     bare = domain().unlabelled()
     assert bare.labels is None
     assert len(bare) == 10
+
+
+def test_joined_domains_follow_each_other_without_being_read() -> None:
+    made: list[int] = []
+    lazy = Lazy([7, 8], lambda i: made.append(i) or np.full((1, 1, 1), i, np.uint8))
+    one = Domain("one", "classification", ("a", "b"), lazy, [1, 0], ["x", "y"], {"scale": 2, "of": 3})
+    both = one.joined(dataclasses.replace(domain(3), facts={"scale": 2, "of": 4}))
+    assert not made
+    assert (both.name, len(both), both.classes, both.facts) == ("one + d", 5, ("a", "b"), {"scale": 2})
+    assert [int(both.images[i].ravel()[0]) for i in range(5)] == [7, 8, 0, 1, 2]
+    assert list(both.labels) == [1, 0, 0, 1, 2]  # type: ignore[arg-type]
+    assert list(both.names) == ["x", "y", "0", "1", "2"]
+    assert int(both.images[-1].ravel()[0]) == 2
+    with pytest.raises(IndexError):
+        both.images[5]
+
+
+def test_joined_with_unlabelled_images_has_no_labels() -> None:
+    assert domain().joined(domain().unlabelled()).labels is None
+    assert domain().unlabelled().joined(domain()).labels is None
+
+
+@pytest.mark.parametrize(("field", "value"), [("classes", ("b", "a")), ("task", "segmentation")])
+def test_only_domains_of_one_task_and_the_same_classes_are_joined(field: str, value: object) -> None:
+    with pytest.raises(DataError, match=f"d and d cannot be joined: their {field} differ"):
+        domain().joined(dataclasses.replace(domain(), **{field: value}))

@@ -74,6 +74,18 @@ def test_score_is_that_of_the_labels_by_hand() -> None:
     assert source.classes == test.classes
 
 
+def test_subsets_of_a_domain_are_scored_beside_the_whole() -> None:
+    """Subsets that match_classes and the like carry along in the facts; one class of two is enough to see it."""
+    domain = images((8, 8), (5, 9))
+    domain = dataclasses.replace(domain, facts={"subsets": {"1": ["cell"], "of others": ["tree"]}})
+    wrong = dataclasses.replace(domain, labels=[np.zeros_like(label) for label in domain.labels or ()]).subset([0, 1])
+    assert evaluate(bright(), domain).scores["mIoU 1"] == 1.0
+    scores = evaluate(bright(), wrong).scores
+    assert scores["mIoU 1"] == scores["IoU cell"] == 0.0
+    assert scores["mIoU"] == pytest.approx(scores["IoU ground"] / 2)
+    assert "mIoU of others" not in scores
+
+
 def test_interval_is_about_that_of_the_binomial() -> None:
     """400 images, a quarter wrong: the standard error of the share is sqrt(p (1 - p) / n)."""
     images_ = np.zeros((400, 16, 16, 3), np.uint8)

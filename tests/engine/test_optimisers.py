@@ -17,7 +17,7 @@ from acclimate.engine.run import move_average
 from acclimate.engine.update import Updater
 from acclimate.engine.world import World
 from acclimate.errors import UsageError
-from acclimate.methods import Train
+from acclimate.methods import Average, Train
 from acclimate.plan import Optimiser
 
 KINDS: dict[str, tuple[Optimiser, Any]] = {
@@ -298,3 +298,25 @@ def test_tick_helper_counts_updates_and_swept_batches(monkeypatch: pytest.Monkey
     on_tick(monkeypatch, ticks.append)
     start("self-training", how=plan(steps=3))
     assert ticks == list(range(1 + 3 * (1 + 1)))
+
+
+def test_ramped_average_is_a_plain_mean_until_it_is_longer_than_its_decay() -> None:
+    weights: list[torch.Tensor] = []
+
+    class Ramped(Teacher):
+        def stages(self) -> list[Train]:
+            return [Train("one", "step", ("source",), 5)]
+
+        def averages(self) -> list[Average]:
+            return [Average(self.net, self.teacher, 0.7, ramp=True)]
+
+        def step(self, source: Any, at: Any) -> dict[str, torch.Tensor]:
+            weights.append(next(self.net.parameters()).detach().clone())
+            return super().step(source, at)
+
+    ended = start(Ramped).model.method
+    weights.append(next(ended.net.parameters()).detach())
+    mean = torch.stack(weights[:3]).mean(0)  # 1 - 1 / 4 is above .7: from the third step on the decay counts
+    for after in weights[3:]:
+        mean = 0.7 * mean + 0.3 * after
+    torch.testing.assert_close(next(ended.teacher.parameters()).detach(), mean)

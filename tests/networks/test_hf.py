@@ -7,7 +7,9 @@ import sys
 
 import pytest
 import torch
+from runs import plan, start
 
+from acclimate.engine.optimisers import groups, lr_scales
 from acclimate.errors import DataError, UsageError
 from acclimate.networks import build
 
@@ -54,6 +56,35 @@ class TestWithTheExtra:
         assert output.logits.shape == (2, 4, 32, 32)
         assert output.features.shape == (2, 16, 8, 8)
         assert len(net.head_parameters()) == 2
+
+    def test_segformer_s_taps_and_rates_are_in_the_recipe(self):
+        taps, scales = ["segformer.stages.0", "decode_head.linear_fuse"], {"segformer": 0.1}
+        net = build("hf", classes=4, size=(45, 32), task="segmentation", config=SEGFORMER, taps=taps, lr_scales=scales)
+        output = net.eval()(torch.randn(2, 3, 45, 32))
+        assert output.logits.shape == (2, 4, 45, 32)
+        assert {name: tuple(value.shape) for name, value in output.taps.items()} == {
+            "segformer.stages.0": (2, 8, 12, 8),
+            "decode_head.linear_fuse": (2, 16, 12, 8),
+        }
+        head = net.module.decode_head
+        fused = head.activation(head.batch_norm(output.taps["decode_head.linear_fuse"]))
+        torch.testing.assert_close(output.features, fused)
+        slow = {id(p) for g in groups(net, lr_scales(net)) if g["lr_scale"] == 0.1 for p in g["params"]}
+        assert slow == {id(p) for p in net.module.segformer.parameters()}
+        recipe = json.loads(json.dumps(net.recipe))
+        again = build(recipe["name"], **recipe["settings"])
+        again.load_state_dict(net.state_dict())
+        x = torch.randn(2, 3, 45, 32)
+        torch.testing.assert_close(again.eval()(x).taps, net(x).taps)
+        assert (again.recipe, again.lr_scales) == (net.recipe, scales)
+
+    def test_segformer_learns_from_a_run(self):
+        net = build("hf", classes=2, channels=1, size=32, task="segmentation", config=SEGFORMER)
+        before = {name: p.clone() for name, p in net.named_parameters() if p.ndim > 1}
+        after = dict(
+            start("dann", "segmentation", net=net, how=plan(steps=2, batch=2)).model.method.net.named_parameters()
+        )
+        assert [name for name, p in before.items() if torch.equal(after[name], p)] == []
 
     @pytest.mark.parametrize(("config", "task"), [(RESNET, "classification"), (SEGFORMER, "segmentation")])
     def test_the_recipe_makes_the_same_architecture(self, config, task):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +12,7 @@ import torch
 from acclimate.engine.checkpoint import read_tensors
 from acclimate.experiment import Domains
 from acclimate.files import read_json
+from acclimate.networks.contract import Output
 from acclimate.report import evidence
 
 
@@ -59,6 +63,95 @@ def test_source_free_runs_and_repeats_give_the_same_evidence(runs, tmp_path):
     again = _tensors(tmp_path / "two")
     assert tensors.keys() == again.keys()
     assert all(torch.equal(value, again[name]) for name, value in tensors.items())
+
+
+def test_changed_pixels_are_counted_by_what_became_of_them(runs):
+    found = runs["segmentation", True]
+    shown, tensors = read_json(found.folder / evidence.FACTS)["examples"], _tensors(found.folder)
+    before, after, truth = (
+        tensors[f"{name}/0"] for name in ("prediction/source-only", "prediction/self-training", "truth")
+    )
+    by_hand = {
+        "corrected": (before != truth) & (after == truth),
+        "newly wrong": (before == truth) & (after != truth),
+        "still wrong": torch.zeros(1),  # of two classes one is right
+        "not labelled": torch.zeros(1),
+    }
+    item = shown["items"][0]
+    assert item["became"] == pytest.approx({name: share.float().mean().item() for name, share in by_hand.items()})
+    after = item["predictions"]
+    gained = after["self-training"]["right"] - after["source-only"]["right"]
+    assert item["became"]["corrected"] - item["became"]["newly wrong"] == pytest.approx(gained)
+    assert len(shown["items"]) == shown["looked at"]
+    mean = np.mean([item["became"]["corrected"] for item in shown["items"]])
+    assert shown["became"]["corrected"] == pytest.approx(mean)
+
+
+def test_without_labels_a_changed_pixel_is_a_changed_pixel(runs):
+    shown = read_json(runs["segmentation", False].folder / evidence.FACTS)["examples"]  # its target labels raise
+    for item in shown["items"]:
+        assert item["became"]["not labelled"] == pytest.approx(item["predictions"]["self-training"]["changed"])
+        assert item["became"]["corrected"] == item["became"]["newly wrong"] == 0
+
+
+def test_source_images_are_shown_beside_what_a_method_makes_of_them(runs):
+    done = runs["segmentation", False]
+    (facts,), tensors = read_json(done.folder / evidence.FACTS)["translated"], _tensors(done.folder)
+    assert (facts["player"], len(facts["names"])) == ("adabn", evidence.TRANSLATED)
+    for i, name in enumerate(facts["names"]):
+        image = np.asarray(done.domains.source.images[list(done.domains.source.names).index(name)])
+        np.testing.assert_array_equal(tensors[f"source/{i}"], image)
+        np.testing.assert_allclose(tensors[f"translated/adabn/{i}"], image / 2, atol=0.5)
+        assert facts["change"][i] == pytest.approx(image.mean() / 2, abs=0.5)
+    assert read_json(runs["segmentation", True].folder / evidence.FACTS)["translated"] == []
+
+
+def test_pixels_have_their_own_features_and_classes(runs):
+    """A network whose only feature is the grey value: each class's pixels have the values that the labels say."""
+    done = runs["segmentation", True]
+    model = copy.copy(done.players[0].model)
+    model.method = copy.deepcopy(model.method)
+    model.method.net.forward = lambda x: Output(torch.cat([-x, x], 1), x, {})
+    model.method.net.aligned = lambda output: output.features
+    source, target = done.domains.source, done.domains.target.unlabelled()
+    x, classes = evidence.at_pixels(model, source, "source")
+    assert np.bincount(classes).tolist() == [min(150, 8 * len(source))] * 2
+    grey = [np.concatenate([np.asarray(i)[..., 0][np.asarray(m) == k] for i, m in _pairs(source)]) for k in (0, 1)]
+    for k in (0, 1):
+        assert np.isin(x[classes == k].round(4), (grey[k] / 127.5 - 1).astype(np.float32).round(4)).all()
+        assert x[classes == k].mean() == pytest.approx(grey[k].mean() / 127.5 - 1, abs=0.05)
+    x, classes = evidence.at_pixels(model, target, "target")
+    assert ((x[:, 0] > 0) == classes).all()  # where there is no label the prediction is the class
+
+
+def _pairs(domain):
+    return zip(domain.images, domain.labels)
+
+
+def test_pieces_of_large_images_give_the_features_of_the_whole(runs, monkeypatch):
+    done = runs["segmentation", True]
+    model, source = done.players[0].model, done.domains.source
+    model = dataclasses.replace(model, method=copy.deepcopy(model.method))
+    pointwise = torch.nn.Conv2d(1, 12, 1)
+    model.method.net.forward = lambda x: Output(model.method.net.head(pointwise(x)), pointwise(x), {})
+    whole = evidence.features(model, source, "source")
+    monkeypatch.setattr(evidence, "PIECE", 16)  # the images have 32 x 32 pixels
+    parts = list(evidence.pieces(model, source, "source"))
+    assert max(piece.x.shape[0] * piece.x.shape[2] * piece.x.shape[3] for piece in parts) == 16 * 16
+    assert len(parts) == 4 * len(source)
+    np.testing.assert_allclose(evidence.features(model, source, "source"), whole, atol=1e-5)
+    label = np.asarray(source.labels[parts[3].index[0]])
+    np.testing.assert_array_equal(parts[3].label(label), label[16:, 16:])
+    assert evidence.at_pixels(model, source, "source")[0].shape[1] == 12
+
+
+def test_each_domain_is_seen_at_its_own_scale(runs):
+    done = runs["segmentation", True]
+    model = dataclasses.replace(
+        done.players[0].model, preprocess=done.players[0].model.preprocess.replace(scale=(0.5, 2.0))
+    )
+    for name, side in (("source", 16), ("target", 64)):
+        assert next(evidence.pieces(model, done.domains.source, name)).size == (side, side)
 
 
 def _tensors(folder):

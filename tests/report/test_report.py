@@ -67,7 +67,7 @@ def numbers_of(value: Any) -> set[str]:
 
 def test_every_number_of_the_page_is_in_the_twin(done):
     twin = read_json(done.folder / "report.json")
-    known = numbers_of(twin) | {"95", "1", "50", "1,000"}  # "95 %", "<1", "50 % means ..." and the notes
+    known = numbers_of(twin) | {"95", "1", "50", "1,000", "255"}  # "95 %", "<1", "50 % means ..." and the notes
     figures = {str(n) for n in range(1, 9)}  # Figure 1 ...
     more = {str(len(twin["examples"]["items"]) - first) for first in (4, 12)}  # "12 more images"
     shown = set(re.findall(r"\d+(?:[.,]\d+)*(?:e[-+]?\d+)?", " ".join(Page(done.html).words)))
@@ -181,6 +181,42 @@ def test_segmentation_reports_one_score_per_class(runs):
     assert "foreground IoU" in report.verdict
     assert all(item.truth is None for item in report.examples.items)
     assert report.embeddings[0].classes is None
+
+
+def test_segmentation_shows_where_predictions_changed(runs):
+    for score in (True, False):
+        found = runs["segmentation", score]
+        report = load(found.folder / "report.json")
+        drawn = [found["alt"] for tag, found in Page(found.html).attributes if "disagree" in found.get("alt", "")]
+        shown = found.html.count('<div class="panels">')
+        assert len(drawn) == shown > 0
+        first = report.examples.items[0].became
+        assert compose.spoken_became(first, score) in drawn[0]
+        assert ("corrected" in drawn[0]) is score
+        assert ("newly wrong</li>" in found.html) is score
+        assert ("now &lt;script&gt;" in found.html) is not score
+    assert "<b>changes</b>" not in runs["classification", True].html
+
+
+def test_segmentation_shows_features_at_pixels_by_class(runs):
+    report = load(runs["segmentation", True].folder / "report.json")
+    assert [embedding.player for embedding in report.pixels] == ["source-only", "adabn", "self-training"]
+    for embedding in report.pixels:
+        assert len(embedding.points) == len(embedding.classes) == len(embedding.domains)
+        assert set(embedding.classes) <= set(report.classes)
+        assert embedding.domains == sorted(embedding.domains)
+    assert "at single pixels" in runs["segmentation", True].html
+    assert load(runs["classification", True].folder / "report.json").pixels == []
+
+
+def test_translated_images_are_shown_in_pairs(runs):
+    found = runs["segmentation", False]
+    (translated,) = load(found.folder / "report.json").translated
+    section = found.html.split('<div class="pairs"')[1].split("</section>")[0]
+    assert section.count("<img") == 2 * len(translated.names) == 12
+    assert "b&gt;&amp;.png" in section
+    assert f"change {translated.change[0]:.3g}" in section
+    assert 'class="pairs"' not in runs["segmentation", True].html
 
 
 def test_warnings_stand_before_the_table(runs, tmp_path):

@@ -43,6 +43,22 @@ def test_iou_is_that_of_a_plain_loop_and_of_torchmetrics(seed: int) -> None:
     assert scores["mIoU"] == pytest.approx(oracle(predicted, truth).item(), rel=1e-6)
 
 
+def test_mean_over_some_classes_is_of_the_ious_of_all() -> None:
+    """By hand: IoU 1/2, 1/4, 1/3, and the fourth class occurs nowhere."""
+    task = tasks.build("segmentation", NAMES)
+    counts = torch.tensor([[2, 1, 0, 0], [0, 1, 1, 0], [1, 1, 2, 0], [0, 0, 0, 0]])
+    subsets = {"2": ("a", "c"), "with d": ("c", "d"), "all": NAMES, "foreign": ("a", "x")}
+    scores = task.scores(counts, subsets)
+    assert [scores[f"IoU {name}"] for name in "abc"] == pytest.approx([1 / 2, 1 / 4, 2 / 5])
+    assert scores["mIoU"] == pytest.approx((1 / 2 + 1 / 4 + 2 / 5) / 3)
+    assert scores["mIoU 2"] == pytest.approx((1 / 2 + 2 / 5) / 2)
+    assert scores["mIoU with d"] == pytest.approx(2 / 5)
+    assert [name for name in scores if name.startswith("mIoU")] == ["mIoU", "mIoU 2", "mIoU with d"]
+    assert "mIoU 2" not in task.scores(counts)
+    recall = tasks.build("classification", NAMES).scores(counts, subsets)
+    assert recall["mean class accuracy 2"] == pytest.approx((2 / 3 + 2 / 4) / 2)
+
+
 def test_score_of_the_set_is_not_the_mean_over_images() -> None:
     """One image is all hit, the other, with a hundred times the foreground, all missed."""
     task = tasks.build("segmentation", ("ground", "cell"))

@@ -27,6 +27,7 @@ from acclimate.cli import (
     predict,
     report,
     study,
+    translate,
 )
 
 SECTIONS: dict[str, dict[str, Callable[..., None]]] = {
@@ -37,6 +38,7 @@ SECTIONS: dict[str, dict[str, Callable[..., None]]] = {
         "adapt": adapt.adapt,
         "evaluate": evaluate.evaluate,
         "predict": predict.predict,
+        "translate": translate.translate,
         "report": report.report,
         "study": study.study,
         "bench": bench.bench,
@@ -68,7 +70,11 @@ EXAMPLES = {
         "acclimate evaluate runs/simulated-to-microscope labelled/",
         "acclimate evaluate runs/simulated-to-microscope labelled/ --map cell=nucleus --map dirt=ignore",
     ),
-    "predict": ("acclimate predict runs/simulated-to-microscope new-images/ --out predictions/",),
+    "predict": (
+        "acclimate predict runs/simulated-to-microscope new-images/ --out predictions/",
+        "acclimate predict runs/simulated-to-microscope slides/ --out predictions/ --window 512 --scales 0.75,1,1.25 --flip",
+    ),
+    "translate": ("acclimate translate runs/simulated-to-microscope simulated/ --out simulated-in-microscope-look/",),
     "report": ("acclimate report runs/simulated-to-microscope",),
     "study": ("acclimate study bn", "acclimate study dann", "acclimate study bn --size paper --seeds 3 --device cuda"),
     "bench": (

@@ -227,7 +227,9 @@ def plan_lines(
         size = f"images resized to {height} x {width} (--size)"
     else:
         zooms = dict.fromkeys(chosen.scale_of(name) for name in ("source", "target"))
-        scale = f", images scaled by {' and '.join(f'{zoom:g}' for zoom in zooms)} (--scale)" if set(zooms) != {1} else ""
+        scale = (
+            f", images scaled by {' and '.join(f'{zoom:g}' for zoom in zooms)} (--scale)" if set(zooms) != {1} else ""
+        )
         size = (
             f"crops of {chosen.crop[0]} x {chosen.crop[1]} (--crop){scale}" if chosen.crop else f"whole images{scale}"
         )

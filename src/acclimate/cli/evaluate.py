@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from acclimate.cli import choices, console, options
+from acclimate.cli import choices, console, inference, options
 
 if TYPE_CHECKING:
     from acclimate.engine.evaluate import Evaluation
@@ -25,6 +25,10 @@ def evaluate(
     ],
     method: options.Player = None,
     map_: options.Map = None,
+    window: inference.Window = None,
+    overlap: inference.Overlap = None,
+    scales: inference.Scales = None,
+    flip: inference.Flip = False,
     device: options.Device = None,
     json: options.Json = False,
 ) -> None:
@@ -38,7 +42,7 @@ def evaluate(
     found: dict[str, Evaluation] = {}
     domain: Any = None
     for name, folder in chosen_players(run, method).items():
-        model = choices.model_at(folder, None, where)
+        model = inference.under(choices.model_at(folder, None, where), window, overlap, scales, flip)
         domain = domain or labelled_domain(labelled, run, model, choices.pairs(map_, "--map"))
         from acclimate.engine.evaluate import evaluate as score
 
@@ -51,6 +55,7 @@ def evaluate(
                 "domain": domain.name,
                 "images": len(domain),
                 "classes": list(domain.classes),
+                "inference": model.inference.model_dump(mode="json"),
                 "players": {name: score_facts(evaluation) for name, evaluation in found.items()},
             }
         )

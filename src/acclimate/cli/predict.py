@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from acclimate.cli import choices, console, options
+from acclimate.cli import choices, console, inference, options
 
 
 def predict(
@@ -17,6 +17,10 @@ def predict(
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the predictions go.", show_default=False)],
     overlay: Annotated[bool, typer.Option("--overlay", help="Masks: also draw them over the images.")] = False,
+    window: inference.Window = None,
+    overlap: inference.Overlap = None,
+    scales: inference.Scales = None,
+    flip: inference.Flip = False,
     method: options.Player = None,
     device: options.Device = None,
     force: Annotated[bool, typer.Option("--force", help="Replace earlier predictions.")] = False,
@@ -31,6 +35,7 @@ def predict(
     from acclimate.exchange.predictions import write_predictions
 
     model = choices.model_at(run, method, choices.device(device))
+    model = inference.under(model, window, overlap, scales, flip)
     domain = open_domain(images, task="unlabelled")
     with console.Progress() as progress:
         written = write_predictions(model, domain, out, overlay=overlay, force=force, progress=progress.count)

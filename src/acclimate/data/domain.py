@@ -41,6 +41,20 @@ class Subset(Sequence[Any]):
         return self.base[int(self.indices[index])]
 
 
+class Chain(Sequence[Any]):
+    """One sequence after another, without reading them."""
+
+    def __init__(self, first: Sequence[Any], second: Sequence[Any]) -> None:
+        self.first, self.second = first, second
+
+    def __len__(self) -> int:
+        return len(self.first) + len(self.second)
+
+    def __getitem__(self, index: Any) -> Any:
+        place = range(len(self))[int(index)]
+        return self.first[place] if place < len(self.first) else self.second[place - len(self.first)]
+
+
 @dataclasses.dataclass(frozen=True)
 class Domain:
     """Images of one place.
@@ -76,6 +90,26 @@ class Domain:
         labels = None if self.labels is None else Subset(self.labels, indices)
         return dataclasses.replace(
             self, images=Subset(self.images, indices), labels=labels, names=[self.names[int(i)] for i in indices]
+        )
+
+    def joined(self, other: Domain) -> Domain:
+        """The images of both domains, these first; with labels where both have them.
+
+        Raises :class:`DataError` if they are for different tasks or classes.
+        """
+        for what, mine, theirs in (("task", self.task, other.task), ("classes", self.classes, other.classes)):
+            if mine != theirs:
+                raise DataError(
+                    f"{self.name} and {other.name} cannot be joined: their {what} differ, {mine} and {theirs}"
+                )
+        labels = None if self.labels is None or other.labels is None else Chain(self.labels, other.labels)
+        return dataclasses.replace(
+            self,
+            name=f"{self.name} + {other.name}",
+            images=Chain(self.images, other.images),
+            labels=labels,
+            names=[*self.names, *other.names],
+            facts={name: value for name, value in self.facts.items() if other.facts.get(name) == value},
         )
 
     def holdout(self, fraction: float, seed: int = 0) -> tuple[Domain, Domain]:

@@ -57,17 +57,19 @@ def open_splits(
 ) -> tuple[Domain, Domain]:
     """What to train on and what to score on, without an image in common: ``(train, test)``.
 
-    A catalog set with the splits "train" and "test", and a folder with the sub-folders ``train/`` and ``test/``, keep
-    their own; ``"camvid:day"`` takes "day-train" and "day-test" where the set has them. Everything else is split at
-    random, the same way each time, with the share ``holdout`` for the test. With ``holdout=0`` both are the same, whole
-    domain: a transductive protocol, as papers on Office-31 have it, scores on the very images that were adapted to.
+    A catalog set with the splits "train" and "test" (or "val", where the test's labels are not public), and a folder with
+    the sub-folders ``train/`` and ``test/``, keep their own; ``"camvid:day"`` takes "day-train" and "day-test" where the set
+    has them. Everything else is split at random, the same way each time, with the share ``holdout`` for the test. With
+    ``holdout=0`` both are the same, whole domain: a transductive protocol, as papers on Office-31 have it, scores on the
+    very images that were adapted to.
 
     Raises what :func:`open_domain` raises.
     """
     place, part = _parse(ref)
     if isinstance(place, str):
         dataset = registry.load("datasets", place)
-        own = [f"{part}-{half}" if part else half for half in ("train", "test")]
+        test_name = "val" if part is None and "test" not in dataset.card.splits else "test"
+        own = [f"{part}-{half}" if part else half for half in ("train", test_name)]
         if set(own) <= set(dataset.card.splits):
             train, test = (_as_task(dataset.open(split), task) for split in own)
             return train, test

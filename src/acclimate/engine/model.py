@@ -16,6 +16,7 @@ from acclimate.data.domain import Domain
 from acclimate.data.preprocess import Preprocess
 from acclimate.data.streams import Stream
 from acclimate.engine.checkpoint import load_weights, read_tensors, write_tensors
+from acclimate.engine.inference import PLAIN, Inference, averaged
 from acclimate.errors import DataError, UsageError
 from acclimate.files import read_json, write_json
 from acclimate.methods import Method, find
@@ -26,18 +27,27 @@ FORMAT = 1
 
 @dataclasses.dataclass
 class Model:
-    """An adapted method ready to predict."""
+    """An adapted method ready to predict.
+
+    Raises :class:`UsageError` for windows or scales of a classification.
+    """
 
     method: Method
     preprocess: Preprocess
     device: torch.device
+    inference: Inference = PLAIN
+
+    def __post_init__(self) -> None:
+        sized = self.inference.window is not None or self.inference.scales != (1.0,)
+        if sized and self.method.task.name == "classification":
+            raise UsageError("windows and scales are for segmentation; to classify, leave them out (flip may stay)")
 
     @torch.no_grad()
     def logits(self, domain: Domain, memory_budget: float = 0.0) -> Iterator[tuple[list[int], Tensor]]:
         """Predictions for all images of a domain, in its order where sizes are equal.
 
-        Yields pairs of indices and float32 logits ``(N, K)`` or ``(N, K, H, W)`` at each image's own size. Labels are
-        never read.
+        Yields pairs of indices and float32 logits ``(N, K)`` or ``(N, K, H, W)`` at each image's own size, under
+        ``inference``. Labels are never read.
         """
         stream = Stream(
             domain.unlabelled(),
@@ -50,14 +60,23 @@ class Model:
             workers=0,
         )
         self.method.eval()
+        own = self.preprocess.of("target").scale == 1  # the network gets each image at its own size
         for index, x in stream.pictures(range(len(domain))):
-            out = self.method.predict(x).float()
-            if out.ndim == 2 or self.preprocess.scale == 1:
-                yield index, out
+            if self.method.task.name == "classification":
+                yield index, averaged(self.method.predict, x, self.inference)
                 continue
-            for i, one in zip(index, out):  # images of different sizes may have become equal
-                size = tuple(domain.images[i].shape[:2])
-                yield [i], functional.interpolate(one[None], size, mode="bilinear", align_corners=False)
+            if self.inference == PLAIN:
+                out = self.method.predict(x).float()
+                if own:
+                    yield index, out
+                    continue
+                for i, one in zip(index, out):  # images of different sizes may have become equal
+                    size = tuple(domain.images[i].shape[:2])
+                    yield [i], functional.interpolate(one[None], size, mode="bilinear", align_corners=False)
+                continue
+            for i, one in zip(index, x):
+                size = tuple(one.shape[1:] if own else domain.images[i].shape[:2])
+                yield [i], averaged(self.method.predict, one[None], self.inference, size)
 
     def save(self, folder: Path) -> None:
         """``model.safetensors`` and ``model.json``. Raises :class:`UsageError` for a network that has no recipe."""
@@ -80,6 +99,7 @@ class Model:
             "task": self.method.task.name,
             "classes": list(self.method.task.classes),
             "preprocess": self.preprocess.model_dump(mode="json"),
+            **({} if self.inference == PLAIN else {"inference": self.inference.model_dump(mode="json")}),
         }
 
     @staticmethod
@@ -96,4 +116,5 @@ class Model:
             method = find(facts["method"])(net, task, Plan(), **facts["settings"])
         load_weights(method, read_tensors(folder / "model.safetensors"), str(folder / "model.safetensors"))
         device = torch.device(device)
-        return Model(method.to(device).eval(), Preprocess(**facts["preprocess"]), device)
+        inference = Inference(**facts.get("inference", {}))
+        return Model(method.to(device).eval(), Preprocess(**facts["preprocess"]), device, inference)

@@ -190,7 +190,8 @@ class Run:
                 )
             self.updater.record(metrics or {})
             for average in averages:
-                move_average(average.of, average.into, average.decay, self.updater.failed)
+                decay = min(average.decay, 1 - 1 / (k + 2)) if average.ramp else average.decay
+                move_average(average.of, average.into, decay, self.updater.failed)
             last = k + 1 == stage.steps
             if last or (k + 1) % self.plan.log_every == 0:
                 self._log(stage, k + 1)

@@ -53,7 +53,7 @@ def write_predictions(
     Raises :class:`UsageError` where ``out`` is inside the folder of the images, where a file would be replaced (unless
     ``force``), or for an overlay of classes.
     """
-    _not_inside(out, domain)
+    not_inside(out, domain)
     classification = model.method.task.name == "classification"
     if classification and overlay:
         raise UsageError("--overlay draws masks; this model predicts one class per image")
@@ -62,7 +62,8 @@ def write_predictions(
     )
 
 
-def _not_inside(out: Path, domain: Domain) -> None:
+def not_inside(out: Path, domain: Domain) -> None:
+    """Raise :class:`UsageError` where ``out`` is in the folder that a domain was read from."""
     folder = domain.facts.get("folder")
     if folder is None:
         return
@@ -71,7 +72,8 @@ def _not_inside(out: Path, domain: Domain) -> None:
         raise UsageError(f"{out} is inside the folder of the images, which stays as it is; choose another --out")
 
 
-def _refuse(files: list[Path], force: bool) -> None:
+def refuse(files: list[Path], force: bool) -> None:
+    """Raise :class:`UsageError` if one of the files exists, unless ``force``."""
     taken = [file for file in files if file.exists()]
     if taken and not force:
         raise UsageError(f"{taken[0]} exists; choose another --out, or --force to replace {len(taken)} file(s)")
@@ -79,7 +81,7 @@ def _refuse(files: list[Path], force: bool) -> None:
 
 def _table(model: Model, domain: Domain, out: Path, overlay: bool, force: bool, progress: Progress) -> Written:
     path = out / "predictions.csv"
-    _refuse([path], force)
+    refuse([path], force)
     classes = model.method.task.classes
     rows: dict[int, torch.Tensor] = {}
     for index, logits in model.logits(domain):
@@ -105,20 +107,20 @@ def _masks(model: Model, domain: Domain, out: Path, overlay: bool, force: bool, 
     stacks = Counter(file for file, page in places if page is not None)
     drawn = [Path("overlay") / file for file, _ in places] if overlay else []
     planned = [out / file for file in dict.fromkeys([*(file for file, _ in places), *drawn])]
-    _refuse([*planned, out / "classes.json"], force)
+    refuse([*planned, out / "classes.json"], force)
     waiting: dict[Path, dict[int, np.ndarray]] = {}
     counts = np.zeros(len(classes), np.int64)
     done = 0
 
     def keep(file: Path, page: int | None, picture: np.ndarray) -> None:
         if page is None:
-            write_bytes(out / file, _encoded([picture], "PNG"))
+            write_bytes(out / file, encoded([picture], "PNG"))
             return
         name = Path(*(part for part in file.parts if part != "overlay")) if file.parts[0] == "overlay" else file
         pages = waiting.setdefault(file, {})
         pages[page] = picture
         if len(pages) == stacks[name]:
-            write_bytes(out / file, _encoded([pages[number] for number in sorted(pages)], "TIFF"))
+            write_bytes(out / file, encoded([pages[number] for number in sorted(pages)], "TIFF"))
             del waiting[file]
 
     for index, logits in model.logits(domain):
@@ -166,7 +168,8 @@ def drawn_over(image: np.ndarray, label: np.ndarray) -> np.ndarray:
     return np.where((label > 0)[..., None], mixed, picture).round().astype(np.uint8)
 
 
-def _encoded(pictures: list[np.ndarray], kind: str) -> bytes:
+def encoded(pictures: list[np.ndarray], kind: str) -> bytes:
+    """A file of one picture, or a TIFF stack."""
     stream = io.BytesIO()
     first, *others = [Image.fromarray(picture) for picture in pictures]
     if kind == "TIFF":

@@ -91,6 +91,7 @@ class Average:
     of: nn.Module
     into: nn.Module
     decay: float
+    ramp: bool = False  # after step k = 0, 1, ... of a stage min(1 - 1 / (k + 2), decay): a plain mean at first
 
 
 @dataclasses.dataclass(frozen=True)

@@ -38,6 +38,8 @@ def hf(
     task: Literal["classification", "segmentation"] = "classification",
     head: str | None = None,
     normalisation: tuple[Sequence[float], Sequence[float]] | None = None,
+    taps: Sequence[str] = (),
+    lr_scales: Mapping[str, float] | None = None,
 ) -> Network:
     """Any backbone or segmentation model of the transformers library; with its weights, or fresh from a configuration.
 
@@ -51,6 +53,10 @@ def hf(
         head: name of the segmentation model's last layer; default ``decode_head.classifier`` (SegFormer, UperNet).
         normalisation: per-channel mean and std of the input; default: what the folder's ``preprocessor_config.json``
             says, else 0.5 and 0.5.
+        taps: sub-modules whose maps methods of several levels shall read; of SegFormer for instance ``segformer.stages.2``
+            (transformers 5) or ``decode_head.linear_fuse``.
+        lr_scales: sub-module -> what its learning rate is multiplied by; ``{"segformer": 0.1}`` lets the decoder learn ten
+            times as fast as the encoder.
 
     The ``recipe`` of the result holds the whole configuration, so that it can be built again without folder or network.
     Raises :class:`UsageError` without the extra or for settings that do not fit, :class:`DataError` for a folder that
@@ -99,7 +105,8 @@ def hf(
         normalisation = normalisation or _normalisation(Path(source), channels)
     name = "head" if task == "classification" else head or "decode_head.classifier"
     module = _Pooled(made, classes) if task == "classification" else made
-    net = Network(module, name, input_shape=(channels, *size), normalisation=normalisation)
+    shape = (channels, *size)
+    net = Network(module, name, input_shape=shape, taps=taps, normalisation=normalisation, lr_scales=lr_scales)
     if net.shapes["logits"][0] != classes:
         raise UsageError(f"{model or given['model_type']} gives {net.shapes['logits'][0]} classes, not {classes}")
     settings = {
@@ -110,6 +117,8 @@ def hf(
         "task": task,
         "head": head,
         "normalisation": [list(values) for values in net.normalisation],
+        "taps": list(taps),
+        "lr_scales": net.lr_scales,
     }
     net.recipe = {"name": "hf", "settings": settings}
     return net

@@ -7,16 +7,15 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from acclimate.errors import DataError, UsageError
+from acclimate.errors import UsageError
 from acclimate.networks.card import network
 from acclimate.networks.contract import Network
 from acclimate.networks.foreign import load_weights
+from acclimate.networks.pretrained import IMAGENET, check_weights
 
 DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 LAYERS = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
 """What a file of weights fills; all else is new."""
-
-_NORMALISATION = {3: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), 1: ((0.449,), (0.226,))}  # ImageNet's; its mean
 
 
 class Block(nn.Module):
@@ -135,14 +134,14 @@ def resnet(
         raise UsageError(f"bottleneck is a number of features, or 0 for none, not {bottleneck}")
     module = ResNet(depth, classes, channels, bottleneck, norm == "batch", relu, dropout)
     if weights is not None:
-        _fill(module, weights, depth, channels)
+        fill_body(module, weights, depth, channels)
     if body_lr is None:
         body_lr = 1.0 if weights is None else 0.1
     net = Network(
         module,
         "fc",
         input_shape=(channels, *size),
-        normalisation=_NORMALISATION.get(channels),
+        normalisation=IMAGENET.get(channels),
         lr_scales={} if body_lr == 1 else dict.fromkeys(LAYERS, body_lr),
     )
     settings = {
@@ -160,23 +159,14 @@ def resnet(
     return net
 
 
-def _fill(module: ResNet, path: str, depth: int, channels: int) -> None:
+def fill_body(module: ResNet, path: str, depth: int, channels: int) -> None:
     """Copy the body's weights from a file. Raises :class:`DataError` for one that is not of this depth."""
     found = {name: value for name, value in load_weights(path).items() if not name.startswith("fc.")}
     first = found.get("conv1.weight")
     if channels == 1 and first is not None and first.ndim == 4:
         found["conv1.weight"] = first.sum(1, keepdim=True)
     own = {name: value for name, value in module.state_dict().items() if name.startswith(LAYERS)}
-    counters = {name for name in own if name.endswith("num_batches_tracked")}  # older files have none
-    absent = [name for name in own if name not in found and name not in counters]
-    foreign = [name for name in found if name not in own]
-    other = [name for name in own if name in found and found[name].shape != own[name].shape]
-    for names, what in ((absent, "lacks"), (foreign, "also has"), (other, "has another shape of")):
-        if names:
-            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            hint = "give 3 channels, or leave weights out" if other == ["conv1.weight"] else "give the file's own depth"
-            raise DataError(
-                f"{path}: these are not the weights of a ResNet-{depth} for {channels} channels: it {what} "
-                f"{names[0]}{more}; {hint}"
-            )
+    colours = first is not None and found["conv1.weight"].shape != own["conv1.weight"].shape
+    hint = "give 3 channels, or leave weights out" if colours else "give the file's own depth"
+    check_weights(path, found, own, f"a ResNet-{depth} for {channels} channels", hint)
     module.load_state_dict(found, strict=False)

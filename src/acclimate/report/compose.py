@@ -21,6 +21,7 @@ from acclimate.report.evidence import FACTS
 from acclimate.report.evidence import SCHEMA as EVIDENCE_SCHEMA
 from acclimate.report.schema import (
     SCHEMA,
+    Became,
     Confusion,
     Curve,
     Curves,
@@ -39,6 +40,7 @@ from acclimate.report.schema import (
     Score,
     Shares,
     StageEnd,
+    Translated,
     Warned,
     check_version,
     listed,
@@ -107,7 +109,9 @@ def compose(results: Facts, evidence: Facts, tensors: Mapping[str, Tensor], fold
         examples=examples(evidence["examples"], classes, labels, results["scored"]),
         curves=[curves(results, player) for player in found if player.name in trained],
         embeddings=embeddings(evidence["embeddings"], tensors, found, classes),
+        pixels=pixels(evidence.get("pixels", {}), tensors, found, classes),
         generated=[generated(facts, tensors, classes, labels) for facts in evidence.get("generated", [])],
+        translated=[translated(facts, labels) for facts in evidence.get("translated", [])],
         shares=shares(results, found, evidence["source shares"]),
         confusions=confusions(results, found),
         per_class=per_class(results, found),
@@ -351,8 +355,30 @@ def examples(facts: Facts, classes: Sequence[str], labels: Mapping[str, str], sc
         truth = classes[item["truth"]] if scored and item["truth"] is not None else None
         said = "; ".join(f"{labels[p.player]} {spoken(p)}" for p in predictions)
         alt = f"Target image {Path(item['name']).name}. {said}." + (f" True label: {truth}." if truth else "")
-        items.append(Example(name=item["name"], alt=alt, truth=truth, predictions=predictions))
-    return Examples(compared=facts["compared"], looked_at=facts["looked at"], changed=facts["changed"], items=items)
+        items.append(
+            Example(name=item["name"], alt=alt, truth=truth, predictions=predictions, became=became(item.get("became")))
+        )
+    return Examples(
+        compared=facts["compared"],
+        looked_at=facts["looked at"],
+        changed=facts["changed"],
+        items=items,
+        became=became(facts.get("became")),
+    )
+
+
+def became(found: Facts | None) -> Became | None:
+    """What became of the pixels that changed."""
+    return None if found is None else Became(**{name.replace(" ", "_"): share for name, share in found.items()})
+
+
+def spoken_became(found: Became, scored: bool) -> str:
+    """The same in words, for the picture of the changed pixels."""
+    shares = found.model_dump()
+    if not scored:
+        return f"{percent(sum(shares.values()))} % of the pixels changed class"
+    said = [f"{percent(share)} % {name.replace('_', ' ')}" for name, share in shares.items() if share]
+    return f"{listed(said)} of all pixels" if said else "no pixel changed class"
 
 
 def spoken(prediction: Prediction) -> str:
@@ -423,6 +449,42 @@ def embeddings(
             )
         )
     return found
+
+
+def pixels(
+    counts: Mapping[str, Mapping[str, int]],
+    tensors: Mapping[str, Tensor],
+    players: Sequence[Player],
+    classes: Sequence[str],
+) -> list[Embedding]:
+    """Each player's features at single positions of segmented images, with their classes."""
+    found = []
+    for player in players:
+        if player.name not in counts:
+            continue
+        said = listed([f"{count} {name}" for name, count in counts[player.name].items()])
+        found.append(
+            Embedding(
+                player=player.name,
+                alt=f"t-SNE of {player.label}'s features at {said} pixels.",
+                points=[(round(x, 4), round(y, 4)) for x, y in tensors[f"pixels/{player.name}"].tolist()],
+                domains=[name for name, count in counts[player.name].items() for _ in range(count)],
+                classes=[classes[k] for k in tensors[f"pixel-classes/{player.name}"].tolist()],
+                separability=None,
+            )
+        )
+    return found
+
+
+def translated(facts: Facts, labels: Mapping[str, str]) -> Translated:
+    """Source images as a player redraws them."""
+    names = [Path(name).name for name in facts["names"]]
+    return Translated(
+        player=facts["player"],
+        alt=f"Source images {listed(names)}, each beside what {labels[facts['player']]} makes of it.",
+        names=facts["names"],
+        change=facts["change"],
+    )
 
 
 def generated(

@@ -21,18 +21,25 @@ from acclimate.data.domain import Domain
 from acclimate.data.streams import Stream
 from acclimate.engine.checkpoint import write_tensors
 from acclimate.engine.generated import class_fidelity, generated_grid
+from acclimate.engine.inference import PLAIN, windows
 from acclimate.engine.model import Model
+from acclimate.engine.translate import translate, translates
+from acclimate.errors import NumericError, UsageError
 from acclimate.experiment import Domains, Player
 from acclimate.files import write_json
 from acclimate.methods import Need
 from acclimate.networks.norm import batch_norms, restat
 from acclimate.random import key
+from acclimate.report.pictures import CHANGES, changes
 
 SCHEMA = 1
 FACTS, TENSORS = "evidence.json", "evidence.safetensors"
 SHOWN = 24  # target images
 CANDIDATES = {"classification": 500, "segmentation": 96}  # images among which disagreements are looked for
 EMBEDDED = 250  # images per domain
+PIXEL_IMAGES, PIXELS, PIXELS_AT_ONCE = 48, 300, 8  # images and pixels per domain; pixels per image and class
+PIECE = 1024  # pixels of a side: larger images pass through a network in such pieces
+TRANSLATED = 6  # source images
 SIDE = 256  # pixels of an image's longer side
 DRAWN_SIDE = 64  # the same for images that a method draws: there are a hundred of them
 NOTICEABLE = 0.01  # share of an image's pixels from which on it counts as changed
@@ -63,7 +70,9 @@ def gather(domains: Domains, players: Sequence[Player], folder: Path) -> None:
         "source shares": source_shares(domains.source, len(players[0].model.method.task.classes)),
         "examples": examples(domains, players, tensors),
         "embeddings": embeddings(domains, players, tensors),
+        "pixels": pixels(domains, players, tensors),
         "generated": generated(players, tensors),
+        "translated": translated(domains, players, tensors),
     }
     write_tensors(folder / TENSORS, tensors)
     write_json(folder / FACTS, facts)
@@ -95,6 +104,9 @@ def describe(player: Player) -> dict[str, Any]:
                 "optimiser": (method.plan.optimiser or method.optimiser).model_dump(mode="json"),
             },
             "preprocess": player.model.preprocess.model_dump(mode="json"),
+            **(
+                {} if player.model.inference == PLAIN else {"inference": player.model.inference.model_dump(mode="json")}
+            ),
             "network": method.net.recipe,
         },
     }
@@ -116,6 +128,10 @@ def examples(domains: Domains, players: Sequence[Player], tensors: dict[str, Ten
     seen = {player.method: predictions(player.model, chosen) for player in players}
     before, after = seen[players[0].method], seen[compared(players).method]
     changed = [b.differs(a.label) for b, a in zip(before, after)]
+    truths = [None if chosen.labels is None else shrink(np.asarray(chosen.labels[i])) for i in range(len(chosen))]
+    became = None
+    if task == "segmentation" and compared(players) is not players[0]:
+        became = [became_of(b.label, a.label, truth) for b, a, truth in zip(before, after, truths)]
 
     def surprise(i: int) -> tuple[float, float, int]:
         return -changed[i], -after[i].confidence if changed[i] else 0.0, i
@@ -123,7 +139,7 @@ def examples(domains: Domains, players: Sequence[Player], tensors: dict[str, Ten
     items = []
     for place, i in enumerate(sorted(range(len(chosen)), key=surprise)[:SHOWN]):
         tensors[f"image/{place}"] = torch.from_numpy(smaller(np.asarray(chosen.images[i])))
-        truth = None if chosen.labels is None else shrink(np.asarray(chosen.labels[i]))
+        truth = truths[i]
         if task == "segmentation":
             for player in players:
                 tensors[f"prediction/{player.method}/{place}"] = torch.from_numpy(seen[player.method][i].label)
@@ -142,9 +158,11 @@ def examples(domains: Domains, players: Sequence[Player], tensors: dict[str, Ten
                     }
                     for name, all_ in seen.items()
                 },
+                "became": became[i] if became else None,
             }
         )
     return {
+        "became": {name: float(np.mean([found[name] for found in became])) for name in CHANGES} if became else None,
         "compared": compared(players).method,
         "looked at": len(chosen),
         "changed": sum(share > NOTICEABLE for share in changed),
@@ -174,7 +192,11 @@ def shrink(label: NDArray[Any]) -> NDArray[np.int16]:
     """A label map of at most 256 pixels a side, by the nearest pixel; a single label as it is."""
     if label.ndim == 0:
         return label.astype(np.int16)
-    height, width = small_size(label.shape[0], label.shape[1])
+    return resampled(label, *small_size(label.shape[0], label.shape[1]))
+
+
+def resampled(label: NDArray[Any], height: int, width: int) -> NDArray[np.int16]:
+    """A label map at another size, by the nearest pixel."""
     rows = (np.arange(height) + 0.5) * label.shape[0] / height
     columns = (np.arange(width) + 0.5) * label.shape[1] / width
     return np.ascontiguousarray(label[rows.astype(int)][:, columns.astype(int)], np.int16)
@@ -192,6 +214,12 @@ def small_size(height: int, width: int, side: int = SIDE) -> tuple[int, int]:
     """Height and width, shrunk to at most ``side``."""
     factor = min(1.0, side / max(height, width))
     return max(1, round(height * factor)), max(1, round(width * factor))
+
+
+def became_of(before: NDArray[np.int16], after: NDArray[np.int16], truth: NDArray[np.int16] | None) -> dict[str, float]:
+    """The shares of an image's pixels that changed, by what became of them."""
+    what = changes(before, after, truth)
+    return {name: float((what == k).mean()) for k, name in enumerate(CHANGES)}
 
 
 def right(predicted: NDArray[np.int16], truth: NDArray[np.int16]) -> float | None:
@@ -225,6 +253,30 @@ def generated(players: Sequence[Player], tensors: dict[str, Tensor]) -> list[dic
     return found
 
 
+def translated(domains: Domains, players: Sequence[Player], tensors: dict[str, Tensor]) -> list[dict[str, Any]]:
+    """Some source images as each player that translates redraws them, and by how many grey levels they changed."""
+    translating = [player for player in players if translates(type(player.model.method))]
+    if domains.source is None or not translating:
+        return []
+    chosen = some(domains.source.unlabelled(), TRANSLATED, "translated")
+    before = [smaller(np.asarray(chosen.images[i])) for i in range(len(chosen))]
+    for i, image in enumerate(before):
+        tensors[f"source/{i}"] = torch.from_numpy(image)
+    found = []
+    for player in translating:
+        try:
+            after = [smaller(image) for image in translate(player.model, chosen).images]
+        except (UsageError, NumericError):
+            continue  # it does not as it is set here, or what it makes is no image: the report has more to show
+        for i, image in enumerate(after):
+            tensors[f"translated/{player.method}/{i}"] = torch.from_numpy(image)
+        change = [
+            float(np.abs(a.astype(float) - b).mean()) if a.shape == b.shape else None for a, b in zip(after, before)
+        ]
+        found.append({"player": player.method, "names": [str(name) for name in chosen.names], "change": change})
+    return found
+
+
 # -- features ---------------------------------------------------------------------------------------------------------
 
 
@@ -243,8 +295,7 @@ def embeddings(domains: Domains, players: Sequence[Player], tensors: dict[str, T
             continue
         rows, classes = [], []
         for name, domain in chosen.items():
-            adapted = name == "source" and player is not players[0]
-            rows.append(features(on_own_statistics(player.model, domain) if adapted else player.model, domain))
+            rows.append(features(seeing(player, players, domain, name), domain, name))
             if classification:
                 classes.append(labels(player.model, domain))
         x = reduce(np.concatenate(rows))
@@ -263,24 +314,122 @@ def labels(model: Model, domain: Domain) -> NDArray[np.int16]:
     return np.array([int(domain.labels[i]) for i in range(len(domain))], np.int16)
 
 
+def seeing(player: Player, players: Sequence[Player], domain: Domain, name: str) -> Model:
+    """The model as it sees a domain: an adapted one sees the source under BatchNorm statistics of its own."""
+    if name == "target" or player is players[0]:
+        return player.model
+    return on_own_statistics(player.model, domain, name)
+
+
 @torch.no_grad()
-def features(model: Model, domain: Domain) -> NDArray[np.float64]:
-    """What the network aligns ``(N, D)``, averaged over positions if it is a map."""
+def features(model: Model, domain: Domain, name: str) -> NDArray[np.float64]:
+    """What the network aligns ``(N, D)``, averaged over positions if it is a map. ``name``: "source" or "target"."""
     net = model.method.net
     model.method.eval()
-    rows: dict[int, Tensor] = {}
-    for index, x in inputs(model, domain):
-        aligned = net.aligned(net(x)).double().cpu()
-        aligned = aligned.mean((2, 3)) if aligned.ndim == 4 else aligned.flatten(1)
-        rows.update(zip(index, aligned))
-    return torch.stack([rows[i] for i in range(len(domain))]).numpy()
+    sums: dict[int, Tensor] = {}
+    areas: dict[int, int] = {}
+    for piece in pieces(model, domain, name):
+        aligned = net.aligned(net(piece.x))
+        aligned = aligned.mean((2, 3), dtype=torch.float64) if aligned.ndim == 4 else aligned.flatten(1).double()
+        area = piece.x.shape[2] * piece.x.shape[3]
+        for i, row in zip(piece.index, aligned.cpu()):
+            sums[i] = sums.get(i, 0) + area * row
+            areas[i] = areas.get(i, 0) + area
+    return torch.stack([sums[i] / areas[i] for i in range(len(domain))]).numpy()
 
 
-def inputs(model: Model, domain: Domain) -> Iterator[tuple[list[int], Tensor]]:
-    """All images as the network gets them, with their indices."""
+def pixels(domains: Domains, players: Sequence[Player], tensors: dict[str, Tensor]) -> dict[str, dict[str, int]]:
+    """Segmentation: features at single positions in two dimensions, as many of each class and domain as there are.
+
+    Source by label, target by the player's own prediction. Returns how many per player and domain.
+    """
+    if players[0].model.method.task.name != "segmentation":
+        return {}
+    named = {"source": domains.source, "target": domains.target.unlabelled()}
+    chosen = {name: some(domain, PIXEL_IMAGES, "pixels") for name, domain in named.items() if domain is not None}
+    counts: dict[str, dict[str, int]] = {}
+    for player in players:
+        if oracle(player):
+            continue
+        found = {
+            name: at_pixels(seeing(player, players, domain, name), domain, name) for name, domain in chosen.items()
+        }
+        counts[player.method] = {name: len(classes) for name, (_, classes) in found.items()}
+        points = in_two_dimensions(reduce(np.concatenate([x for x, _ in found.values()]).astype(np.float64)))
+        tensors[f"pixels/{player.method}"] = torch.from_numpy(points)
+        classes = np.concatenate([classes for _, classes in found.values()])
+        tensors[f"pixel-classes/{player.method}"] = torch.from_numpy(classes)
+    return counts
+
+
+@torch.no_grad()
+def at_pixels(model: Model, domain: Domain, name: str) -> tuple[NDArray[np.float32], NDArray[np.int16]]:
+    """Features ``(M, D)`` at some 300 positions of a domain, all classes alike as far as they occur, and their classes.
+
+    Of each map only the chosen positions are kept.
+    """
+    net, count = model.method.net, len(model.method.task.classes)
+    model.method.eval()
+    kept: list[list[NDArray[np.float32]]] = [[] for _ in range(count)]
+    width = 1
+    for piece in pieces(model, domain, name):
+        aligned = net.aligned(net(piece.x))
+        aligned = aligned if aligned.ndim == 4 else aligned.flatten(1)[:, :, None, None]
+        width = aligned.shape[1]
+        predicted = model.method.predict(piece.x).argmax(1).cpu().numpy() if domain.labels is None else None
+        for row, i in enumerate(piece.index):
+            map_ = piece.label(domain.labels[i]) if predicted is None else predicted[row]  # type: ignore[index]
+            flat = resampled(map_, *aligned.shape[2:]).ravel()
+            rng = np.random.default_rng(key("report", "pixels", domain.names[i], piece.corner))
+            for k in range(count):
+                places = rng.permutation(np.flatnonzero(flat == k))[:PIXELS_AT_ONCE]
+                if len(places):
+                    rows = aligned[row].flatten(1)[:, torch.from_numpy(places).to(aligned.device)]
+                    kept[k].append(rows.T.float().cpu().numpy())
+    rng = np.random.default_rng(key("report", "pixels", "of all"))
+    share = -(-PIXELS // count)
+    of_class = [np.concatenate([np.empty((0, width), np.float32), *rows]) for rows in kept]
+    of_class = [rows[np.sort(rng.permutation(len(rows))[:share])] for rows in of_class]
+    return np.concatenate(of_class), np.repeat(np.arange(count, dtype=np.int16), [len(rows) for rows in of_class])
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """Images ``(n, C, h, w)`` as the network gets them, or a part of one: from ``corner`` of an image of ``size``."""
+
+    index: list[int]
+    x: Tensor
+    corner: tuple[int, int]
+    size: tuple[int, int]
+
+    def label(self, label: Any) -> NDArray[np.int16]:
+        """The same part of an image's label map."""
+        top, left = self.corner
+        whole = resampled(np.asarray(label), *self.size)
+        return whole[top : top + self.x.shape[2], left : left + self.x.shape[3]]
+
+
+def pieces(model: Model, domain: Domain, name: str) -> Iterator[Piece]:
+    """All images, in batches and pieces of about a million pixels: activations of a large image would fill the memory."""
+    for index, x in inputs(model, domain, name):
+        height, width = x.shape[2:]
+        together = PIECE**2 // (height * width)
+        if together:
+            for first in range(0, len(index), together):
+                part = slice(first, first + together)
+                yield Piece(index[part], x[part], (0, 0), (height, width))
+            continue
+        for i, one in zip(index, x):
+            for top, left in windows(height, width, (PIECE, PIECE), 0.0):
+                part = one[None, :, top : top + PIECE, left : left + PIECE]
+                yield Piece([i], part, (top, left), (height, width))
+
+
+def inputs(model: Model, domain: Domain, name: str) -> Iterator[tuple[list[int], Tensor]]:
+    """All images as the network gets them, with their indices; ``name`` ("source", "target") says at which scale."""
     stream = Stream(
         domain.unlabelled(),
-        "report",
+        name,
         model.method.task.name,
         model.preprocess,
         batch=1,
@@ -291,12 +440,12 @@ def inputs(model: Model, domain: Domain) -> Iterator[tuple[list[int], Tensor]]:
     return stream.pictures(range(len(domain)))
 
 
-def on_own_statistics(model: Model, domain: Domain) -> Model:
+def on_own_statistics(model: Model, domain: Domain, name: str) -> Model:
     """A copy whose BatchNorm statistics are those of a domain; the model itself where it keeps none."""
     if not batch_norms(model.method.net):
         return model
     copied = dataclasses.replace(model, method=copy.deepcopy(model.method))
-    restat(copied.method.net, (x for _, x in inputs(copied, domain)))
+    restat(copied.method.net, (x for _, x in inputs(copied, domain, name)))
     return copied
 
 

@@ -19,6 +19,9 @@ CLASS_COLOURS = (
 )  # fmt: skip
 """Okabe and Ito's colours, then others that differ in lightness; numbers and outlines carry the meaning too."""
 
+CHANGES = {"corrected": "#0072b2", "newly wrong": "#d55e00", "still wrong": "#111111", "not labelled": "#767676"}
+"""What became of a pixel whose class changed, and its colour; what is newly wrong is also hatched."""
+
 _PANEL = 224  # pixels up to which a small image is enlarged
 _SMALL = 64  # pixels up to which an image is kept without loss
 
@@ -62,6 +65,33 @@ def overlay(image: Picture, labels: NDArray[np.int16], classes: int) -> Picture:
     if classes > 2:
         _number(drawn, map_, classes)
     return np.asarray(drawn)
+
+
+def changes(before: NDArray[np.int16], after: NDArray[np.int16], truth: NDArray[np.int16] | None) -> NDArray[np.int16]:
+    """What became of each pixel of two label maps ``(h, w)``: -1 where they agree, else a place in ``CHANGES``."""
+    known = np.full(before.shape, False) if truth is None else truth >= 0
+    found = np.select([known & (after == truth), known & (before == truth), known], [0, 1, 2], 3)
+    return np.where(before == after, -1, found).astype(np.int16)
+
+
+def disagreement(
+    image: Picture, before: NDArray[np.int16], after: NDArray[np.int16], truth: NDArray[np.int16] | None
+) -> Picture:
+    """The image pale and grey, and on it the pixels whose class changed.
+
+    With a true label map they have the colour of what became of them (``CHANGES``), without one that of their new class.
+    """
+    grey = enlarged(image).astype(np.float32).mean(-1, keepdims=True)
+    base = (160 + 0.3 * grey).repeat(3, -1)
+    what = enlarged(changes(before, after, truth))
+    now = enlarged(after)
+    colours = [colour(k) for k in range(int(after.max()) + 1)] if truth is None else list(CHANGES.values())
+    region = what >= 0
+    base[region] = np.array([_rgb(name) for name in colours], np.float32)[(now if truth is None else what)[region]]
+    if truth is not None:
+        y, x = np.indices(what.shape)
+        base[(what == 1) & ((x + y) % 6 < 2)] = 255
+    return base.round().astype(np.uint8)
 
 
 def strip(images: Sequence[Picture], gap: int = 4) -> Picture:

@@ -66,6 +66,15 @@ class Prediction(Part):
     changed: float | None  # share that differs from source-only; None for source-only itself
 
 
+class Became(Part):
+    """Segmentation: shares of all pixels that the compared player changed, by what became of them."""
+
+    corrected: float
+    newly_wrong: float
+    still_wrong: float  # as another class
+    not_labelled: float
+
+
 class Example(Part):
     """One target image."""
 
@@ -73,6 +82,7 @@ class Example(Part):
     alt: str
     truth: str | None
     predictions: list[Prediction]
+    became: Became | None = None
 
 
 class Examples(Part):
@@ -82,6 +92,7 @@ class Examples(Part):
     looked_at: int
     changed: int  # how many of those looked at differ at all (segmentation: in more than 1 % of the pixels)
     items: list[Example]
+    became: Became | None = None  # mean over all images looked at
 
 
 class Line(Part):
@@ -125,6 +136,15 @@ class Embedding(Part):
     domains: list[Literal["source", "target"]]
     classes: list[str | None] | None  # source: the label; target: the prediction; None for segmentation
     separability: float | None  # how often a linear classifier names the domain of unseen points; 0.5: it cannot
+
+
+class Translated(Part):
+    """Source images as a player redraws them."""
+
+    player: str
+    alt: str
+    names: list[str]
+    change: list[float | None]  # mean over pixels, of 255 grey levels; None where the size changed too
 
 
 class Generated(Part):
@@ -204,7 +224,9 @@ class Report(Part):
     examples: Examples
     curves: list[Curves]
     embeddings: list[Embedding]
+    pixels: list[Embedding] = []  # segmentation: single positions
     generated: list[Generated] = []
+    translated: list[Translated] = []
     shares: Shares
     confusions: list[Confusion]
     per_class: PerClass | None

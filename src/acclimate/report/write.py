@@ -15,15 +15,26 @@ from acclimate.engine.checkpoint import read_tensors
 from acclimate.errors import DataError
 from acclimate.files import write_bytes
 from acclimate.report import figures
-from acclimate.report.compose import compose, minutes, percent, points, read, repeat_command, short, unbroken
+from acclimate.report.compose import (
+    compose,
+    minutes,
+    percent,
+    points,
+    read,
+    repeat_command,
+    short,
+    spoken_became,
+    unbroken,
+)
 from acclimate.report.evidence import TENSORS
-from acclimate.report.pictures import CLASS_COLOURS, overlay, strip, within
+from acclimate.report.pictures import CHANGES, CLASS_COLOURS, disagreement, overlay, strip, within
 from acclimate.report.schema import Example, Report, load
 
 HERE = Path(__file__).parent
 PAGE, TWIN = "report.html", "report.json"
-PICTURE_BYTES = 1_800_000  # of all target images; the page stays under 3 MB
-DRAWN_BYTES = 500_000  # of all images that methods draw
+PICTURE_BYTES = 1_700_000  # of all target images; the page stays under 3 MB
+DRAWN_BYTES = 400_000  # of all images that methods draw
+TRANSLATED_BYTES = 300_000  # of all source images and what methods make of them
 MOST_CELLS = 12  # classes up to which a confusion matrix is shown in full
 MOST_SHARES = 30  # classes of the share chart
 
@@ -67,6 +78,7 @@ def render(report: Report, tensors: Mapping[str, Tensor]) -> str:
         "unbroken": unbroken,
         "short": short,
         "thousands": "{:,}".format,
+        "became": spoken_became,
     }
     css = (HERE / "page.css").read_text()
     shown = [player for player in report.players if player.role != "oracle"]
@@ -75,6 +87,7 @@ def render(report: Report, tensors: Mapping[str, Tensor]) -> str:
         report=report,
         css=Markup(css),  # the package's own file
         colours=CLASS_COLOURS,
+        changes=CHANGES,
         figures=figures,
         style=figures.style(report.players),
         shown=shown,
@@ -84,6 +97,7 @@ def render(report: Report, tensors: Mapping[str, Tensor]) -> str:
         share_classes=share_classes(report),
         pictures=pictures(report, tensors, [player.name for player in shown]),
         drawn=drawn(report, tensors),
+        pairs=pairs(report, tensors),
         shared_settings=shared_settings(report),
         matrix=report.task == "classification" and len(report.classes) <= MOST_CELLS,
         numbered=len(report.classes) <= figures.MOST_NUMBERED,
@@ -91,19 +105,22 @@ def render(report: Report, tensors: Mapping[str, Tensor]) -> str:
 
 
 def pictures(report: Report, tensors: Mapping[str, Tensor], players: list[str]) -> list[tuple[Example, list[str]]]:
-    """Each example with its pictures: the image; of a segmented one each player's overlay and any truth as well."""
+    """Each example with its pictures: the image; of a segmented one each player's overlay, the changes and any truth."""
     rows = []
     for place in range(len(report.examples.items)):
         image = tensors[f"image/{place}"].numpy()
         if report.task == "classification":
             rows.append([image])
             continue
-        maps = [tensors[f"prediction/{name}/{place}"] for name in players]
-        if report.scored and f"truth/{place}" in tensors:
-            maps.append(tensors[f"truth/{place}"])
-        empty = np.full(image.shape[:2], 0, np.int16)
-        plain = overlay(image, empty, 2)
-        rows.append([plain, *(overlay(image, labels.numpy(), len(report.classes)) for labels in maps)])
+        maps = {name: tensors[f"prediction/{name}/{place}"].numpy() for name in players}
+        truth = tensors[f"truth/{place}"].numpy() if report.scored and f"truth/{place}" in tensors else None
+        row = [overlay(image, np.full(image.shape[:2], 0, np.int16), 2)]
+        row += [overlay(image, labels, len(report.classes)) for labels in maps.values()]
+        if report.examples.items[place].became:
+            row.append(disagreement(image, maps[players[0]], maps[report.examples.compared], truth))
+        if truth is not None:
+            row.append(overlay(image, truth, len(report.classes)))
+        rows.append(row)
     return list(zip(report.examples.items, within(PICTURE_BYTES, rows)))
 
 
@@ -114,6 +131,20 @@ def drawn(report: Report, tensors: Mapping[str, Tensor]) -> dict[str, list[str]]
         for found in report.generated
     }
     return {player: [uri for (uri,) in within(DRAWN_BYTES // len(rows), pictures)] for player, pictures in rows.items()}
+
+
+def pairs(report: Report, tensors: Mapping[str, Tensor]) -> dict[str, list[list[str]]]:
+    """By player each source image and what it makes of it."""
+    return {
+        found.player: within(
+            TRANSLATED_BYTES // len(report.translated),
+            [
+                [tensors[f"source/{i}"].numpy(), tensors[f"translated/{found.player}/{i}"].numpy()]
+                for i in range(len(found.names))
+            ],
+        )
+        for found in report.translated
+    }
 
 
 def share_axis(report: Report) -> list[float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -10,6 +10,9 @@ from torch import Tensor
 
 from acclimate.errors import UsageError
 from acclimate.losses import cross_entropy
+
+Subsets = Mapping[str, Sequence[str]]
+"""Classes over which a score is averaged too, by the name that such a mean gets."""
 
 
 class Task:
@@ -38,9 +41,26 @@ class Task:
         cells = labels.flatten()[counts].long() * k + predicted.flatten()[counts].long()
         return torch.bincount(cells, minlength=k * k).reshape(k, k)
 
-    def scores(self, confusion: Tensor) -> dict[str, float]:
-        """All scores of one confusion matrix ``(K, K)``, in [0, 1]; NaN where a score is not defined."""
+    def scores(self, confusion: Tensor, subsets: Subsets | None = None) -> dict[str, float]:
+        """All scores of one confusion matrix ``(K, K)``, in [0, 1]; NaN where a score is not defined.
+
+        Args:
+            subsets: further means, each over some of the classes.
+        """
         raise NotImplementedError  # each task has its own
+
+    def means(self, name: str, values: Tensor, subsets: Subsets | None) -> dict[str, float]:
+        """The mean of the defined ``values (K,)`` over all classes, and over each of ``subsets``, as ``"name subset"``.
+
+        The values are those of all classes: a mean over some of them is no score of a smaller problem. A subset of which
+        the task lacks a class, or that is the whole, is passed over.
+        """
+        found = {name: values.nanmean().item()}
+        for subset, classes in (subsets or {}).items():
+            if set(classes) < set(self.classes):
+                chosen = [self.classes.index(one) for one in classes]
+                found[f"{name} {subset}"] = values[chosen].nanmean().item()
+        return found
 
 
 def ratio(part: Tensor, whole: Tensor) -> Tensor:

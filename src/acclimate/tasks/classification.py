@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from acclimate.tasks.base import Task, ratio
+from acclimate.tasks.base import Subsets, Task, ratio
 
 
 class Classification(Task):
@@ -16,10 +16,10 @@ class Classification(Task):
     def primary(self) -> str:
         return "accuracy"
 
-    def scores(self, confusion: Tensor) -> dict[str, float]:
+    def scores(self, confusion: Tensor, subsets: Subsets | None = None) -> dict[str, float]:
         recall = ratio(confusion.diagonal(), confusion.sum(1))
         return {
             "accuracy": ratio(confusion.diagonal().sum(), confusion.sum()).item(),
-            "mean class accuracy": recall.nanmean().item(),
+            **self.means("mean class accuracy", recall, subsets),
             **{f"recall {name}": value for name, value in zip(self.classes, recall.tolist())},
         }

@@ -29,6 +29,12 @@ SETS = {
     "vnc:test": (6, (1024, 1024, 1), 2),
     "lucchi": (14, (768, 1024, 1), 2),
     "lucchi:test": (14, (768, 1024, 1), 2),
+    "drive": (20, (584, 565, 3), 2),
+    "drive:test": (20, (584, 565, 3), 2),
+    "chase": (20, (960, 999, 3), 2),
+    "chase:test": (8, (960, 999, 3), 2),
+    "stare": (10, (605, 700, 3), 2),
+    "stare:test": (10, (605, 700, 3), 2),
 }
 
 
@@ -47,6 +53,18 @@ def test_numbers_and_shapes(ref: str, monkeypatch: pytest.MonkeyPatch) -> None:
     else:
         assert domain.labels[0].shape == domain.images[0].shape[:2]
         assert set(np.unique(domain.labels[0]).tolist()) <= set(range(-1, classes))
+
+
+@pytest.mark.parametrize("ref", ["drive", "chase", "stare"])
+def test_field_of_view_is_most_of_the_picture_and_holds_the_vessels(ref: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether it is published (DRIVE: 69 % of the picture) or found."""
+    if not (ROOT / ref).is_dir():
+        pytest.skip(f"no real data in {ROOT}: run benchmarks/convert.py")
+    monkeypatch.setenv("ACCLIMATE_DATA", str(ROOT))
+    for label in list(open_domain(ref).labels)[::7]:
+        inside = label >= 0
+        assert 0.65 < inside.mean() < 0.85
+        assert 0.07 < (label == 1).sum() / inside.sum() < 0.18
 
 
 def test_mnist_m_follows_mnist(monkeypatch: pytest.MonkeyPatch) -> None:

