@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -95,3 +96,19 @@ def test_a_warm_start_goes_on_from_source_only(warm: bool, tmp_path: Path) -> No
     weights = [name for name in source if name.endswith("weight")]
     same = [torch.allclose(source[name], dann[name], atol=1e-6) for name in weights]
     assert all(same) if warm else not np.all(same)
+
+
+def test_labels_drawn_from_the_target_are_those_of_the_target_under_a_class_map(tmp_path: Path) -> None:
+    """Exchanged names: the few labels must agree with the target's own, pixel for pixel."""
+    wanted = experiment(tmp_path, labelled=2, class_map={"earth": "shape", "thing": "ground"})
+    (tmp_path / "target" / "classes.json").write_text(json.dumps({"classes": ["earth", "thing"]}))
+    found = open_domains(wanted, None, score=True)
+    assert found.labelled is not None
+    for i, name in enumerate(found.labelled.names):
+        j = list(found.target.names).index(name)
+        assert np.array_equal(found.labelled.labels[i], found.target.labels[j])  # type: ignore[index]
+
+
+def test_labelled_images_of_a_target_that_is_scored_whole_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="would be scored too"):
+        open_domains(experiment(tmp_path, labelled=2, holdout=0.0), None, score=True)

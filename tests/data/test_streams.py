@@ -404,6 +404,26 @@ def test_rare_class_batches_are_the_same_for_any_number_of_threads_and_processes
     assert whole.names(0, 0.1) == [f"rare-{i}" for i in whole.batch(0, rare_classes=0.1).index.tolist()]
 
 
+def test_an_absent_class_and_a_low_temperature_do_no_harm() -> None:
+    domain = dataclasses.replace(rare(), classes=("ground", "spot", "never seen"))
+    one = Stream(domain, "source", "segmentation", Preprocess(crop=(16, 16), channels=1), batch=4)
+    assert set(one.batch(0, rare_classes=0.0002).index.tolist()) == {7}
+
+
+def test_masks_without_a_labelled_pixel_are_named() -> None:
+    blank = dataclasses.replace(rare(), labels=np.full((8, 32, 32), -1, np.int16))
+    one = Stream(blank, "source", "segmentation", Preprocess(crop=(16, 16), channels=1), batch=4)
+    with pytest.raises(DataError, match="no pixel of its masks has a class"):
+        one.batch(0, rare_classes=0.1)
+
+
+def test_a_sweep_names_a_mask_of_another_size() -> None:
+    wrong = dataclasses.replace(rare(), labels=np.zeros((8, 32, 31), np.int16))
+    one = Stream(wrong, "source", "segmentation", Preprocess(channels=1), batch=4, memory_budget=0, workers=0)
+    with pytest.raises(DataError, match=r"rare-\d: the mask has \(32, 31\) pixels"):
+        next(one.sweep())
+
+
 def test_rare_classes_need_label_maps() -> None:
     one = Stream(rare().unlabelled(), "target", "segmentation", Preprocess(crop=(16, 16), channels=1), batch=4)
     with pytest.raises(UsageError, match="rare-class sampling counts label maps"):

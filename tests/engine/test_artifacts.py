@@ -95,3 +95,11 @@ def test_a_changed_file_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1] + b"\x07")
     with pytest.raises(DataError, match="has changed"):
         again.restore(published, {"target": stream})
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 3), (1, 6, 6)])
+def test_maps_that_would_not_fit_their_image_are_refused(shape: tuple[int, ...], tmp_path: Path) -> None:
+    stream, found = target([(6, 6)]), Artifacts(tmp_path, World.current())
+    value = torch.zeros(shape, dtype=torch.int16 if shape[-1] == 3 else torch.float32)
+    with pytest.raises(UsageError, match="keep labels as integers"):
+        found.keep(next(stream.sweep()), {"label": value})

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from runs import differs, network
 from torch import nn
 
+from acclimate import networks
 from acclimate.errors import UsageError
+from acclimate.networks.contract import Network
 from acclimate.networks.restart import restarted
 
 
@@ -34,5 +38,23 @@ def test_names_a_layer_that_cannot_begin_afresh() -> None:
             super().__init__()
             self.scale = nn.Parameter(torch.ones(3))
 
-    with pytest.raises(UsageError, match=r"1 cannot begin afresh; give Scaled .*reset_parameters"):
-        restarted(nn.Sequential(nn.Linear(3, 3), Scaled()))
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * self.scale
+
+    module = nn.Sequential(nn.Flatten(), nn.Linear(12, 3), Scaled(), nn.Linear(3, 2))
+    net = Network(module, "3", input_shape=(3, 2, 2))
+    with pytest.raises(UsageError, match=r"2 cannot begin afresh; give Scaled .*reset_parameters"):
+        restarted(net)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"), [("fcn8s", {"width": 0.0625}), ("deeplab-v2", {"depth": 18, "head": "proda"})]
+)
+def test_a_registered_network_begins_at_the_scale_it_was_built_with(name: str, settings: dict[str, Any]) -> None:
+    """Weights that a network's own constructor draws, and no ``reset_parameters`` would."""
+    net = networks.build(name, classes=2, channels=3, size=33, **settings)
+    fresh = restarted(net)
+    for (key, was), now in zip(net.named_parameters(), fresh.parameters(), strict=True):
+        if was.ndim == 4 and was.numel() > 2000:
+            assert now.std().item() == pytest.approx(was.std().item(), rel=0.15), key
+            assert not torch.equal(was, now)

@@ -38,9 +38,11 @@ from acclimate.experiment import (
     Experiment,
     Listener,
     Player,
+    check_methods,
     fresh_network,
     judge,
     open_domains,
+    reads,
     starts_from_source,
 )
 from acclimate.files import read_json, write_bytes, write_json
@@ -89,6 +91,8 @@ class Bench:
         if cell not in self._identities:
             experiment = self.table.experiment(cell)
             recipe, preprocess, data = _inputs(experiment.replace(plan={}, methods=(), settings={}).model_dump_json())
+            if Need.FEW_TARGET_LABELS not in find(experiment.methods[0]).needs:
+                data = {role: facts for role, facts in data.items() if role != "labelled"}
             start = self.start(cell)
             self._identities[cell] = {
                 **self._own(cell, experiment),
@@ -152,6 +156,10 @@ class Bench:
     def check(self, cells: Sequence[Cell]) -> None:
         """Raise the first :class:`UsageError` or :class:`DataError`, before anything is trained for hours."""
         for cell in cells:
+            experiment = self.table.experiment(cell)
+            domains = opened(experiment)
+            assert domains.source is not None  # a task names its source
+            check_methods(experiment.methods, tasks.build(str(domains.source.task), domains.source.classes), domains)
             self.identity(cell)
 
     def busy(self, cell: Cell) -> bool:
@@ -292,6 +300,7 @@ class Bench:
             **dataclasses.asdict(cell),
             "method": kind.name,
             "oracle": Need.TARGET_LABELS in kind.needs,
+            "reads": reads(name),
             "device": self.device.type,
             "task kind": task.name,
             "classes": list(task.classes),
@@ -357,7 +366,7 @@ def _opened(fields: str) -> Domains:
     found = open_domains(Experiment(**json.loads(fields)), None, score=True)
     target, test = _kept(found.target), _kept(found.target_test)
     assert target is not None  # only what may be None is
-    return Domains(_kept(found.source), _kept(found.source_test), target, test)
+    return Domains(_kept(found.source), _kept(found.source_test), target, test, _kept(found.labelled))
 
 
 def _kept(domain: Domain | None) -> Domain | None:

@@ -16,6 +16,7 @@ from acclimate.benchmark.fidelity import fidelity
 from acclimate.benchmark.statistics import Difference, Spread, paired, spread
 from acclimate.benchmark.table import BASELINE, Cell, Published, Table
 from acclimate.errors import UsageError
+from acclimate.experiment import reads
 from acclimate.files import write_bytes, write_json, write_text
 from acclimate.methods import Need, find
 from acclimate.report.document import Document, Figure, Section, render
@@ -33,6 +34,7 @@ class Entry:
     row: str
     title: str
     oracle: bool
+    reads: str | None  # of target labels, where it is no oracle
     scores: dict[int, float]  # per cent on the target's test, by seed
     source_scores: dict[int, float]
     difference: Difference | None  # from source-only
@@ -99,7 +101,7 @@ def _part(table: Table, folder: Path, preset: str, device: str, seeds: Sequence[
                 task,
                 name,
                 row.title or name,
-                _oracle(row.kind),
+                *_reads(row.kind),
                 scores,
                 {seed: 100 * facts["source_test"]["value"] for seed, facts in done.items() if facts["source_test"]},
                 None if name == BASELINE else paired(scores, base),
@@ -124,19 +126,21 @@ def _part(table: Table, folder: Path, preset: str, device: str, seeds: Sequence[
     return Part(preset, device, tuple(seeds), primary, tuple(sorted(machines)), entries)
 
 
-def _oracle(kind: str) -> bool:
+def _reads(kind: str) -> tuple[bool, str | None]:
+    """Whether a method is an oracle, and what it reads of target labels where it is none."""
     try:
-        return Need.TARGET_LABELS in find(kind).needs
+        return Need.TARGET_LABELS in find(kind).needs, reads(kind)
     except UsageError:  # not installed here
-        return False
+        return False, None
 
 
 # -- text -------------------------------------------------------------------------------------------------------------
 
 
 def label(entry: Entry) -> str:
-    """An oracle is always called one."""
-    return f"{entry.title} (oracle)" if entry.oracle and "oracle" not in entry.title else entry.title
+    """An oracle is always called one, and a method that reads a few target labels says so."""
+    mark = "oracle" if entry.oracle else entry.reads
+    return f"{entry.title} ({mark})" if mark and mark not in entry.title else entry.title
 
 
 def score_text(found: Spread | None, asked: int) -> str:
@@ -239,9 +243,9 @@ def heading(part: Part) -> str:
 READING = (
     "Per cent on the target's test images at the last training step; mean ± sample deviation over seeds. No step or seed was "
     "chosen by a target label; the settings are the table's, and how they were chosen is for its author to say. Gains are "
-    "paired by seed, with Student's t interval over seeds. A row called an oracle was trained on target labels. A blank "
-    "cell has not been run; (stale): it was, by other code or settings. Published numbers are as their footnotes say, with "
-    "networks, steps and selection of their own."
+    "paired by seed, with Student's t interval over seeds. A row called an oracle was trained on target labels, one marked "
+    "with few target labels on those of a few images too. A blank cell has not been run; (stale): it was, by other code or "
+    "settings. Published numbers are as their footnotes say, with networks, steps and selection of their own."
 )
 
 
@@ -308,7 +312,7 @@ def _asdict(found: Spread | None) -> dict[str, Any] | None:
 
 
 COLUMNS = (
-    "preset", "device", "task", "method", "oracle", "n", "target_mean", "target_deviation", "source_mean",
+    "preset", "device", "task", "method", "oracle", "reads", "n", "target_mean", "target_deviation", "source_mean",
     "source_deviation", "gain_mean", "gain_low", "gain_high", "published", "published_deviation", "published_source",
     "steps", "minutes", "fidelity_mean", "failed", "stale",
 )  # fmt: skip
@@ -329,6 +333,7 @@ def as_csv(parts: Sequence[Part]) -> str:
                     "task": entry.task,
                     "method": entry.row,
                     "oracle": int(entry.oracle),
+                    "reads": entry.reads,
                     "n": len(entry.scores),
                     "target_mean": score and score.mean,
                     "target_deviation": score and score.deviation,

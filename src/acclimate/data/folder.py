@@ -23,7 +23,7 @@ from acclimate.data.decode import (
     read_image,
     read_mask,
 )
-from acclimate.data.domain import IGNORE, Domain, Lazy, Subset
+from acclimate.data.domain import IGNORE, Chain, Domain, Lazy, Subset
 from acclimate.errors import DataError, UsageError, nearest
 from acclimate.files import read_json
 from acclimate.settings import Settings
@@ -236,11 +236,15 @@ def origin(values: Sequence[Any], index: int) -> str | None:
     """The file that element ``index`` of a domain's images or labels is decoded from, where there is one."""
     if isinstance(values, Subset):
         return origin(values.base, int(values.indices[index]))
+    if isinstance(values, Chain):
+        first = len(values.first)
+        return origin(values.first, index) if index < first else origin(values.second, index - first)
     if not isinstance(values, Lazy):
         return None
-    if isinstance(values.make, ImageReader | MaskReader):
-        return str(values.items[index][0])
-    return origin(values.items, index)
+    if isinstance(values.items, Lazy | Subset | Chain):
+        return origin(values.items, index)
+    item = values.items[index]  # what decodes files gets tuples that start with a file's path
+    return item[0] if isinstance(item, tuple) and isinstance(item[0], str) else None
 
 
 @dataclasses.dataclass

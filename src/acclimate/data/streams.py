@@ -122,16 +122,18 @@ class Stream:
             return self.indices(k), None
         counts = self._class_counts
         frequencies = counts.sum(0) / counts.sum()
-        odds = np.where(frequencies > 0, np.exp((frequencies.min() - frequencies) / rare_classes), 0.0)
+        rarest = frequencies[frequencies > 0].min()  # exp(1 / T) alone would overflow
+        odds = np.where(frequencies > 0, np.exp((rarest - frequencies) / rare_classes), 0.0)
         rng = np.random.default_rng(key(self.seed, self.name, "rare classes", k))
         classes = rng.choice(counts.shape[1], self.batch_size, p=odds / odds.sum())
-        wanted = self._rare_pixels()
+        wanted = self._rare_pixels
         chosen = []
         for label, draw in zip(classes, rng.random(self.batch_size)):
             with_it = np.flatnonzero(counts[:, label] >= min(wanted, counts[:, label].max()))
             chosen.append(with_it[int(draw * len(with_it))])
         return np.array(chosen), classes
 
+    @functools.cached_property
     def _rare_pixels(self) -> float:
         height, width = self.preprocess.crop or self._decode(0).shape[:2]
         return RARE_SHARE * height * width
@@ -148,7 +150,12 @@ class Stream:
             return np.bincount(label[label >= 0], minlength=k)
 
         with ThreadPoolExecutor(2) as pool:
-            return np.stack(list(pool.map(count, range(len(self)))))
+            counts = np.stack(list(pool.map(count, range(len(self)))))
+        if not counts.any():
+            raise DataError(
+                f"{self.domain.name}: no pixel of its masks has a class, so none can be drawn as a rare one"
+            )
+        return counts
 
     @functools.cached_property
     def _host_labels(self) -> list[np.ndarray] | None:
@@ -226,7 +233,7 @@ class Stream:
         for index, x in self.pictures(order.tolist()):
             y = torch.empty(0, device=self.device)
             if self.domain.labels is not None:
-                y = torch.stack([self._stored_label(i) for i in index]).long()
+                y = torch.stack([self._map_of(i, image) for i, image in zip(index, x.movedim(1, -1))]).long()
             yield Batch(x, y, self._upload(np.array(index)), {"weak": x}, {})
 
     def pictures(self, indices: Sequence[int]) -> Iterator[tuple[list[int], Tensor]]:
@@ -326,15 +333,16 @@ class Stream:
     def _image(self, i: int) -> Tensor:
         return self._decode(i).to(self.device) if self._images is None else self._images[i]
 
-    def _stored_label(self, i: int) -> Tensor:
-        return self._label(i).to(self.device) if self._labels is None else self._labels[i]
+    def _map_of(self, i: int, image: Tensor) -> Tensor:
+        """Label i, checked against the image ``(H, W, C)``."""
+        label = self._label(i).to(self.device) if self._labels is None else self._labels[i]
+        self._same_size(i, image, label)
+        return label
 
     def _fetch(self, k: int, rare: float | None) -> tuple[Tensor, list[Tensor]]:
         """uint8 ``(N, H, W, C)`` and what goes with it (labels first, then columns), on the device."""
         if self._pool is None:
             return self._gather(k, rare)
-        if rare is not None:
-            _ = self._class_counts  # once, before threads would each count for themselves
         for ahead in range(k, k + self._depth):
             if (ahead, rare) not in self._ahead:
                 self._ahead[ahead, rare] = self._pool.submit(self._gather, ahead, rare)
@@ -386,7 +394,7 @@ class Stream:
         label = self._host_label(i)
         for place in places:
             top, left, height, width = self._corner(label.shape, place)
-            if (label[top : top + height, left : left + width] == wanted).sum() > self._rare_pixels() / 2:
+            if (label[top : top + height, left : left + width] == wanted).sum() > self._rare_pixels / 2:
                 return place
         return places[-1]
 
@@ -395,9 +403,7 @@ class Stream:
         image = self._image(i)
         maps = [self._upload(column.map(i)) for column in self.columns.values()]
         if self.domain.labels is not None:
-            label = self._stored_label(i)
-            self._same_size(i, image, label)
-            maps.insert(0, label)
+            maps.insert(0, self._map_of(i, image))
         top, left, height, width = self._corner(image.shape, place)
         cut = [image[top : top + height, left : left + width]]
         below, right = height - cut[0].shape[0], width - cut[0].shape[1]

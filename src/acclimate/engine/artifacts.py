@@ -39,6 +39,14 @@ class Artifacts:
         if all(value.ndim == 1 for value in kept.values()):
             self._values.append({"index": batch.index.cpu(), **kept})
             return
+        for name, value in kept.items():
+            if value.is_floating_point() != (value.ndim == 4) or (
+                value.ndim == 3 and value.shape[1:] != batch.x.shape[2:]
+            ):
+                raise UsageError(
+                    f"column {name!r} has the shape {tuple(value.shape)}: keep labels as integers (N, H, W) of the image's "
+                    "size, soft maps as floats (N, K, h, w)"
+                )
         for row, i in enumerate(batch.index.tolist()):
             self._maps |= {f"{name}/{i}": value[row].contiguous() for name, value in kept.items()}
         if sum(value.nbytes for value in self._maps.values()) >= HELD:

@@ -383,6 +383,8 @@ def check_stages(method: Method, stages: Sequence[Stage], streams: Mapping[str, 
         wanted = {*stage.streams, *(["at"] if isinstance(stage, Train) else [])}
         if set(inspect.signature(function).parameters) != wanted:
             raise UsageError(f"{type(method).__name__}.{stage.step} must take exactly {sorted(wanted)}")
+        if isinstance(stage, Train) and any(value <= 0 for value in stage.rare_classes.values()):
+            raise UsageError(f"stage {stage.name!r}: the temperature of rare classes must be above 0")
         if isinstance(stage, Train) and (strange := stage.rare_classes.keys() - set(stage.streams)):
             raise UsageError(
                 f"stage {stage.name!r} draws rare classes of {sorted(strange)}, which it does not train on"

@@ -19,8 +19,6 @@ from acclimate.errors import NumericError, UsageError
 from acclimate.methods import Method, find
 from acclimate.random import key
 
-MULTIPLE = 32  # to which the sides grow where a generator does not give back an image of the size it got
-
 
 def translate(model: Model, domain: Domain) -> Domain:
     """The images of a source as the model's method redraws them, with their names and labels; all in memory.
@@ -90,28 +88,17 @@ def _input(model: Model, one: Domain) -> Tensor:
 @torch.no_grad()
 def _redrawn(model: Model, x: Tensor, name: str) -> Tensor:
     """``(1, C, H, W)`` of the size it got, as the network's input."""
-    height, width = x.shape[2:]
+    method = model.method
     with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
         torch.manual_seed(key("translate", name))
-        found = _asked(model.method, x)
-    if found.shape[2:] == x.shape[2:]:
-        return found
-    below, right = -height % MULTIPLE, -width % MULTIPLE
-    with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
-        torch.manual_seed(key("translate", name))
-        found = _asked(model.method, functional.pad(x, (0, right, 0, below), mode="replicate"))
-    if found.shape[2:] != (height + below, width + right):
-        raise UsageError(
-            f"{model.method.name} makes images of {tuple(found.shape[2:])} pixels from images of "
-            f"{(height + below, width + right)}; its translate() has to keep a size that is a multiple of {MULTIPLE}"
-        )
-    return found[:, :, :height, :width]
-
-
-def _asked(method: Method, x: Tensor) -> Tensor:
-    found = method.translate(x)
+        found = method.translate(x)
     if found is None:
         raise UsageError(f"{method.name} does not redraw images as it is set here; acclimate methods {method.name}")
+    if found.shape != x.shape:
+        raise UsageError(
+            f"{method.name} makes {tuple(found.shape[1:])} of an image of {tuple(x.shape[1:])}; "
+            "its translate() must keep the size"
+        )
     return found.float()
 
 

@@ -52,11 +52,11 @@ class AdaptSegNet(Method):
             "network has it, on DeepLab's conv4. Its classifier sums all four dilations (6, 12, 18, 24); a return inside a "
             "loop makes that of the authors' two-level network sum two.",
             "The critic says 1 to the source and 0 to the target, in the authors' code the reverse: the same game.",
-            "The weights are the paper's; for PyTorch from 0.4 on the authors advise .0005 and .00005 with two levels.",
-            "The poly schedule ends with the run; the authors stop at 150k of 250k steps. One rate for all, but for a network's "
-            "lr_scales: with a pretrained deeplab-v2, whose body has a tenth, lr=2.5e-3 gives the authors' two rates.",
-            "warmup is no part of the paper; 0 leaves it out. Crops in batches, where the paper has one whole image a domain. "
-            "The last step is kept; the authors keep the best on labelled target images.",
+            "The weights are the paper's; for PyTorch from 0.4 on the authors advise .0005 and .00005 with two levels. With "
+            "least squares the first becomes ten times as large by itself. The rate is for pretrained networks.",
+            "Poly ends with the run; the authors stop at 150k of 250k. With a pretrained deeplab-v2, whose body has a tenth "
+            "of the rate, lr=2.5e-3 gives the authors' two rates.",
+            "warmup is none of the paper's. Batches of crops, where it has a whole image. The last step is kept, not the best.",
         ),
         tasks=("segmentation",),
     )

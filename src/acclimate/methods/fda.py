@@ -61,7 +61,7 @@ class FDA(Method):
             "authors' code both move the same ones (norm='separate'). Part of any gain is then the statistics' own: compare with "
             "adabn.",
             "One rate for all, but for a network's lr_scales: with a pretrained deeplab-v2, whose body has a tenth, "
-            "lr=2.5e-3 gives the authors' two rates.",
+            "lr=2.5e-3 gives the authors' two rates. From scratch take more, or warm_start.",
         ),
     )
 

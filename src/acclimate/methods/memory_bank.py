@@ -15,6 +15,7 @@ from acclimate.methods.base import Average, Card, Method, Player, Progress, Stag
 from acclimate.networks.contract import Output
 from acclimate.networks.memory import ClassBank
 from acclimate.networks.norm import both, restat
+from acclimate.networks.resting import statistics_move
 from acclimate.networks.teacher import Known, Taught, Teacher
 from acclimate.plan import Optimiser
 
@@ -31,8 +32,7 @@ class MemoryBank(Method):
     optimiser = Optimiser(lr=2e-4, weight_decay=5e-4, schedule="poly")
     card = Card(
         title="Pixel contrast with a class-wise memory, without target labels",
-        paper="Alonso et al., Semi-Supervised Semantic Segmentation with Pixel-Level Contrastive Learning from a Class-wise "
-        "Memory Bank, ICCV 2021",
+        paper="Alonso et al., Pixel-Level Contrastive Learning from a Class-wise Memory Bank, ICCV 2021",
         year=2021,
         bibtex=(
             "@inproceedings{alonso2021memory,\n  title={Semi-Supervised Semantic Segmentation with Pixel-Level Contrastive "
@@ -47,11 +47,10 @@ class MemoryBank(Method):
             "2. LayerNorm in heads and attention for BatchNorm, which needs two vectors of each class in every step.",
             "3. L reads ``samples`` random pixels of a class, and the memory chooses among as many of each image; the authors' "
             "take all. The memory keeps those of the highest attention; the authors' code sorts the other way round.",
-            "4. The teacher's decay is constant (.995 rising to 1 in the paper): in short runs lower it. The student predicts.",
-            "5. One strong view (colours) instead of two; no mixing of target images with each other, no class weights.",
-            "6. The first ``ramp`` of all steps raises r and fills the memory; the authors' 2,000 and 1,000 of 150,000.",
-            "7. A last pass re-estimates the running statistics, which strong views have moved, on the target (restat), and "
-            "empties the memory: no prediction needs it, and each process filled its own.",
+            "4. The teacher's decay is constant (.995 rising to 1 in the paper): in short runs lower it. The authors rank "
+            "vectors by the averaged attention, normalised. The rate is for pretrained networks. The student predicts.",
+            "5. One strong view instead of two, no mixing, no class weights. The authors ramp over 2,000 of 150,000 steps.",
+            "6. A last pass re-estimates the running statistics (restat) and empties the memory.",
         ),
         tasks=("segmentation",),
     )
@@ -94,7 +93,7 @@ class MemoryBank(Method):
 
     def finish(self, target: Iterator[Batch]) -> None:
         self.bank.memory.clear()
-        if self.settings.restat and self.settings.norm != "frozen":
+        if self.settings.restat and statistics_move(self.net, self.settings.norm):
             restat(self.net, (batch.x for batch in target), self.total)
 
     def step(self, source: Batch, target: Batch, at: Progress) -> dict[str, Tensor]:
@@ -107,7 +106,8 @@ class MemoryBank(Method):
     def learn(self, supervised: Tensor, known: Known, t: Output, taught: Taught, at: Progress) -> dict[str, Tensor]:
         ramp = math.exp(-5 * (1 - min(1.0, at.fraction / self.settings.ramp)) ** 2)
         pseudo = weighted_cross_entropy(t.logits, taught.label, ramp * taught.sure**6)
-        terms = {"supervised": supervised, "pseudo-label": pseudo, "entropy": self.settings.entropy * entropy(t.logits)}
+        unsure = self.settings.entropy / math.log(t.logits.shape[1]) * entropy(t.logits)  # a share of log K
+        terms = {"supervised": supervised, "pseudo-label": pseudo, "entropy": unsure}
         metrics = {"memory": self.bank.memory.there.float().mean(), "sure": taught.sure.mean()}
         if at.stage == "fill":
             self.update(terms, "net")

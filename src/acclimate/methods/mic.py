@@ -15,6 +15,7 @@ from acclimate.errors import UsageError
 from acclimate.losses import weighted_cross_entropy
 from acclimate.methods.base import Average, Card, Method, Progress, Stage, Sweep, Train
 from acclimate.networks.norm import batch_norms, held, restat
+from acclimate.networks.resting import statistics_move
 from acclimate.plan import Optimiser
 from acclimate.transforms.class_mix import class_mix
 from acclimate.transforms.masking import mask_blocks
@@ -40,8 +41,7 @@ class MIC(Method):
         when="Scenes of many classes and thousands of steps. masked=0 is DAFormer, with rare_class_temperature=None DACS.",
         fails="A teacher that is sure and wrong. Objects that mean nothing out of place. Blocks above a sixteenth of the crop.",
         deviations=(
-            "1. The teacher, as theirs, is a plain mean of the student's weights until that is longer than decay's, with batch "
-            "statistics. In fewer than 3,000 steps it lags: lower decay.",
+            "1. As theirs, the teacher is at first the plain mean of the student's weights. Below 3,000 steps lower decay.",
             "2. Mixed and masked images move the running statistics (the authors: source images too, norm='separate'); as none "
             "will be predicted, a last pass re-estimates the statistics on the target (restat). The student predicts.",
             "3. Both halves of a mixture are recoloured apart (the preprocessing's view 'strong', in every step), masked images "
@@ -62,7 +62,7 @@ class MIC(Method):
         threshold: float = Field(0.968, gt=0, lt=1)  # of the probability of a pixel that counts for q
         decay: float = Field(0.999, ge=0, lt=1)  # of the teacher, a mean over about 1 / (1 - decay) steps
         rare_class_temperature: float | None = Field(0.01, gt=0)  # of the source's images; None: all equally often
-        restat: bool = True  # at the end; of no use, and not done, where norm is "frozen"
+        restat: bool = True  # at the end; not where statistics are frozen
         norm: Literal["target", "separate", "frozen"] = "target"
 
     settings: Settings
@@ -87,7 +87,7 @@ class MIC(Method):
         rare_classes = {"source": rare} if (rare := self.settings.rare_class_temperature) else {}
         streams, views = ("source", "target"), ("weak", "strong")
         train = Train("adapt", "step", streams, self.plan.steps, views, rare_classes=rare_classes)
-        last = self.settings.restat and self.settings.norm != "frozen" and batch_norms(self.net)
+        last = self.settings.restat and statistics_move(self.net, self.settings.norm)
         return [train, Sweep("statistics", "statistics", ("target",))] if last else [train]
 
     def statistics(self, target: Iterator[Batch]) -> None:

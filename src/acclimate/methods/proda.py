@@ -65,7 +65,9 @@ class ProDA(Denoised):
             "afterwards and before the first labels they are re-estimated on the target (restat). The averaged network is "
             "normalised by its batch, as in the released code.",
             "Features are what enters the network's head. The authors' have 256 channels, for which a temperature of 1 is meant: "
-            "among wider ones distances are longer and omega is almost hard (temperature).",
+            "among wider ones distances are longer and omega is almost hard, among 16 it is almost uniform (temperature).",
+            "One learning rate, meant for a pretrained network (else .001 or so, warm_start); the authors' heads have ten "
+            "times that but while denoising. Ten pixels are those of the features.",
             "The last step is kept; the authors keep the checkpoint with the best IoU on labelled target images.",
         ),
         tasks=("segmentation",),

@@ -16,6 +16,7 @@ from acclimate.losses import distillation
 from acclimate.methods.base import Method, Progress, Stage, Sweep, Train, same_weights
 from acclimate.networks.norm import NormPolicy, batch_norms, restat
 from acclimate.networks.restart import restarted
+from acclimate.networks.resting import statistics_move
 from acclimate.transforms.cutout import cutout
 
 
@@ -62,7 +63,7 @@ class Distilled(Method):
         for r, count in enumerate(steps, 1):
             stages.append(Sweep(f"label {r}", "label", ("target",)))
             stages.append(Train(f"distil {r}", "distil", ("source", "target"), count, views=("weak", "strong")))
-            stages += self.measured(f"statistics {r}") if self.settings.norm != "frozen" else []
+            stages += self.measured(f"statistics {r}") if statistics_move(self.net, self.settings.norm) else []
         return stages
 
     def measured(self, name: str) -> list[Stage]:
@@ -77,7 +78,8 @@ class Distilled(Method):
             if self.settings.flip:
                 p = (p + self.net(batch.x.flip(3)).logits.float().softmax(1).flip(3)) / 2
             largest, label = p.max(1)
-            self.keep(batch, label=torch.where(largest > self.settings.confidence, label, -1).to(torch.int16))
+            label[largest <= self.settings.confidence] = p.shape[1]  # unsure; -1 comes to mean "outside of the image"
+            self.keep(batch, label=label.to(torch.int16))
         same_weights(self.net, self.teacher)
         if self.settings.student != "stage-1":
             same_weights(self.student, self.net)
@@ -91,12 +93,14 @@ class Distilled(Method):
     def distil(self, source: Batch, target: Batch, at: Progress) -> Mapping[str, Tensor]:
         strong, seen = self.strong(target)
         s, t = self(source, strong)
-        label = torch.where(seen, target.columns["label"].long(), -1)
+        label, k = target.columns["label"].long(), t.logits.shape[1]
+        seen = seen & (label >= 0)
+        label = torch.where(seen & (label < k), label, -1)
         terms = {"supervised": self.task.loss(s.logits, source.y), "pseudo-label": self.task.loss(t.logits, label)}
         if self.settings.distil:
             with torch.no_grad():
                 taught = self.teacher(strong.x).logits
-            terms["distillation"] = self.settings.distil / t.logits.shape[1] * distillation(taught, t.logits, seen)
+            terms["distillation"] = self.settings.distil / k * distillation(taught, t.logits, seen)
         self.update(terms, "net")
         return {"kept": (label >= 0).float().mean()}
 

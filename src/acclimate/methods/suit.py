@@ -14,7 +14,8 @@ from acclimate.losses import content_distance
 from acclimate.methods.averaging import Averaging
 from acclimate.methods.base import Card, Progress, Stage, Sweep, Train, same_weights
 from acclimate.methods.translating import Translating
-from acclimate.networks.norm import NormPolicy, batch_norms, both, frozen, held, restat
+from acclimate.networks.norm import NormPolicy, both, frozen, held, restat
+from acclimate.networks.resting import statistics_move
 from acclimate.plan import Optimiser
 
 
@@ -52,8 +53,7 @@ class SUIT(Translating, Averaging):
             "for a CPU; CycleGAN has generator_width=64, blocks=9, critic_width=64.",
             "3. The slides leave f open, and no pre-trained one is at hand: it is the network itself, where methods align it, "
             "as the warm-up leaves it, at rest; each channel is normalised over an image's positions.",
-            "4. Seg first learns the source alone (warm_up), without which neither f nor Seg(G(x_s)) means anything; then "
-            "lambda_s rises. Seg judges with the statistics of the drawn batch.",
+            "4. Seg first learns the source alone (warm_up: 0 if it has); then lambda_s rises. It judges by batch statistics.",
             "5. In norm, 'target' means the translated source, as Seg learns from no other such images. A last pass "
             "re-estimates the BatchNorm statistics on the target (restat). Part of any gain is theirs: compare with adabn.",
             "6. Avg.W is not explained there: average='ema' (of each step) or 'swa' (mean of snapshots), from average_from on.",
@@ -85,11 +85,12 @@ class SUIT(Translating, Averaging):
         first = min(steps - 1, round(steps * self.settings.warm_up))
         warm = Train("source", "learn", ("source",), first, optimisers=rates, part=(0, first / steps))
         images = {"target": "target", "translated": "source"}.get(self.settings.restat)
+        moved = statistics_move(self.net, self.settings.norm)
         return [
             *([warm] if first else []),
             Sweep("content", "fix_content"),
             *self.averaged("adapt", ("source", "target"), first, rates),
-            *([Sweep("statistics", self.settings.restat, (images,))] if images and batch_norms(self.net) else []),
+            *([Sweep("statistics", self.settings.restat, (images,))] if images and moved else []),
         ]
 
     def learn(self, source: Batch, at: Progress) -> None:

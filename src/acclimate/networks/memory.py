@@ -6,8 +6,8 @@ import copy
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from acclimate.networks.prototypes import resized
 from acclimate.networks.teacher import Taught
 
 
@@ -133,7 +133,7 @@ class ClassBank(nn.Module):
             features: ``(N, C, h, w)`` with labels ``(N, H, W)`` in -1..K-1 of any resolution. Attention sees a copy of the
                 vectors: what it learns does not move them.
         """
-        places, there = pick(_at(features, labels).flatten()[None], self.classes, self.samples)
+        places, there = pick(resized(labels, features).flatten()[None], self.classes, self.samples)
         vectors = self.predictor(self.projection(rows(features.flatten(2).transpose(0, 1).flatten(1)[None], places)))[0]
         return vectors, self.attention(vectors.detach()) * there[0]
 
@@ -148,14 +148,12 @@ class ClassBank(nn.Module):
         Only pixels count of which the teacher is sure and right, judged by ``labels (N, H, W)``, -1 for "ignore".
         """
         right = (taught.label == labels) & (taught.sure > self.confidence)
-        features = taught.out.features
-        places, there = pick(_at(features, labels.where(right, -1)).flatten(1), self.classes, self.samples)
-        vectors = self.average(rows(features.flatten(2), places))
-        top, kept = best(self.memory_attention(vectors), there, self.count)
+        features = taught.out.features.float()
+        places, there = pick(resized(labels.where(right, -1), features).flatten(1), self.classes, self.samples)
+        with torch.autocast(
+            features.device.type, enabled=False
+        ):  # it would keep casts of the weights that have no history
+            vectors = self.average(rows(features.flatten(2), places))
+            top, kept = best(self.memory_attention(vectors), there, self.count)
         vectors = vectors.gather(2, top[..., None].expand(-1, -1, -1, vectors.shape[3]))
         self.memory.insert(vectors.transpose(0, 1).flatten(1, 2), kept.transpose(0, 1).flatten(1, 2))
-
-
-def _at(features: Tensor, labels: Tensor) -> Tensor:
-    """Labels ``(N, h, w)`` of the middles of the features' cells."""
-    return functional.interpolate(labels[:, None].float(), features.shape[2:], mode="nearest-exact")[:, 0].long()

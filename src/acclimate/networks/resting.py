@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from acclimate.errors import unknown
+from acclimate.networks.statistics import batch_norms
 
 BatchNormMode = Literal["trained", "frozen-affine", "frozen"]
 """What moves in BatchNorm while the network trains.
@@ -31,6 +32,11 @@ class RestingBatchNorm2d(nn.BatchNorm2d):
     def train(self, mode: bool = True) -> RestingBatchNorm2d:
         """Stay in evaluation mode."""
         return super().train(False)
+
+
+def statistics_move(module: nn.Module, norm: str) -> bool:
+    """Whether training under the norm policy moves running statistics: if not, what was learnt under them shall keep them."""
+    return norm != "frozen" and any(not isinstance(layer, RestingBatchNorm2d) for _, layer in batch_norms(module))
 
 
 def set_batch_norm(module: nn.Module, mode: BatchNormMode) -> None:

@@ -89,7 +89,10 @@ class Dataset:
             )
         if not self.present:
             raise DataError(f"{card.name} is not in {self.folder}. {how_to_get(card, self.folder)}")
-        return self.load(self.folder, split)
+        domain = self.load(self.folder, split)
+        if card.bundled:
+            return domain  # made, or read from the package
+        return dataclasses.replace(domain, facts={"folder": str(self.folder), **domain.facts})
 
 
 def data_root() -> Path:
