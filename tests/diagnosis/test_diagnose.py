@@ -23,6 +23,7 @@ from acclimate.diagnosis.windows import Windows, alike, cut, normalised, ordinal
 from acclimate.engine.adapt import adapt
 from acclimate.engine.model import Model
 from acclimate.errors import DataError, UsageError
+from acclimate.methods import find
 from acclimate.plan import Optimiser, Plan
 from acclimate.report.diagnosis import write_diagnosis
 from acclimate.report.document import load_document
@@ -381,3 +382,18 @@ def test_few_trials_widen_the_interval() -> None:
 
 def test_images_to_label_by_hand() -> None:
     assert images_to_label(trials(24)) == 16  # (1.96 * .1 / .05)^2 = 15.4
+
+
+def test_windows_are_cut_at_the_scale_of_their_own_domain() -> None:
+    """A source at half the scale: twice as large an area of it is in each window."""
+    rng = np.random.default_rng(0)
+    ramp = np.broadcast_to(np.arange(128, dtype=np.uint8)[None, :, None], (4, 128, 128, 1))
+    domain = Domain("ramp", "segmentation", ("a", "b"), ramp, rng.integers(0, 2, (4, 128, 128)), list("0123"))
+    net = networks.build("unet", classes=2, channels=1, size=64, width=2, depth=1)
+    method = find("source-only")(net, tasks.build("segmentation", ("a", "b")), Plan())
+    model = Model(method, Preprocess(channels=1, crop=(64, 64), scale=(0.5, 1.0)), torch.device("cpu"))
+    size = module._size(domain, domain, model)
+    assert size == (64, 64)
+    spans = [module._cut(domain, role, model, 4, size, 0).x[:, :, :, [0, -1]] for role in ("source", "target")]
+    source, target = ((span[..., 1] - span[..., 0]).mean().item() * 255 for span in spans)
+    assert source == pytest.approx(2 * target, rel=0.03)

@@ -192,7 +192,7 @@ def diagnose(
     net.eval()
     halves = source.holdout(0.5, seed)
     size = _size(source, target, model)
-    usual_windows = _cut(halves[0], model, 2 * windows_of(*size), size, seed)
+    usual_windows = _cut(halves[0], "source", model, 2 * windows_of(*size), size, seed)
     chosen, there, pool = _equally(target, halves[1], model, size, seed)
     for windows in (usual_windows, pool):
         assert windows.y is not None
@@ -296,11 +296,16 @@ def _size(source: Domain, target: Domain, model: Model) -> tuple[int, int]:
     if model.method.task.name == "classification":
         assert model.preprocess.size is not None
         return model.preprocess.size
-    return window_size(model.preprocess.scale_of("target"), SIDE, source, target)
+    sides = [
+        window_size(model.preprocess.scale_of(role), SIDE, domain)
+        for role, domain in (("source", source), ("target", target))
+    ]
+    return min(side[0] for side in sides), min(side[1] for side in sides)
 
 
-def _cut(domain: Domain, model: Model, count: int, size: tuple[int, int], seed: int) -> Windows:
-    return cut(domain, model.method.task.name, model.preprocess, count, size, seed)
+def _cut(domain: Domain, role: str, model: Model, count: int, size: tuple[int, int], seed: int) -> Windows:
+    """Windows of the source or of the target at the scale of its own."""
+    return cut(domain, model.method.task.name, model.preprocess.of(role), count, size, seed)
 
 
 def _some(domain: Domain, count: int, seed: object) -> Domain:
@@ -323,8 +328,8 @@ def _equally(
         count = images
     chosen = _some(target, images, ("target", seed))
     of_trials = _some(source, 3 * images, ("trials", seed))
-    pool = _cut(of_trials, model, -(-count // images) * len(of_trials), size, seed + 1)
-    return chosen, _cut(chosen, model, count, size, seed + 2), pool
+    pool = _cut(of_trials, "source", model, -(-count // images) * len(of_trials), size, seed + 1)
+    return chosen, _cut(chosen, "target", model, count, size, seed + 2), pool
 
 
 def like(pool: Windows, images: int, count: int, seed: int) -> Windows:
