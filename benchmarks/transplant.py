@@ -19,6 +19,7 @@ from typing import Any
 from torch import Tensor
 
 from acclimate import __version__, recipes, tasks
+from acclimate.benchmark.cell import Clock
 from acclimate.data.domain import Domain
 from acclimate.data.preprocess import Preprocess
 from acclimate.data.streams import Batch
@@ -102,6 +103,8 @@ def rows(
     for row in listed:
         source = domains.source.joined(translated) if row.translated and translated is not None else domains.source
         place = folder / row.name.replace(" ", "-")
+        place.mkdir(parents=True, exist_ok=True)
+        clock = Clock(place / "seconds.json")  # of all sittings
         done = adapt(
             trained[row.of].method.net if row.of else fresh,
             source,
@@ -112,13 +115,15 @@ def rows(
             task=task,
             folder=place / "run",
             device="cpu",
+            observer=lambda report, clock=clock: clock.tick(),  # type: ignore[misc]
             **row.settings,
         )
+        clock.stop()
         trained[row.name] = done.model
         path = place / "score.json"
         if not path.exists():
             found = evaluate(done.model, domains.target_test)
-            write_json(path, {"score": found.value, "interval": found.interval, "seconds": done.seconds})
+            write_json(path, {"score": found.value, "interval": found.interval, "seconds": clock.seconds})
         yield {"row": row.name, **read_json(path)}, done.model
 
 

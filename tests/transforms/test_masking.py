@@ -62,3 +62,10 @@ def test_a_block_larger_than_the_image_hides_all_of_it_or_nothing() -> None:
     torch.manual_seed(0)
     means = mask_blocks(torch.ones(100, 1, 8, 8), 64, 0.7).mean((1, 2, 3))
     assert set(means.tolist()) == {0.0, 1.0}
+
+
+def test_blocks_are_a_sixteenth_of_the_smaller_side_unless_said_otherwise() -> None:
+    torch.manual_seed(0)
+    given = mask_blocks(torch.ones(2, 1, 64, 96), 4, 0.5)
+    torch.manual_seed(0)
+    assert torch.equal(mask_blocks(torch.ones(2, 1, 64, 96), None, 0.5), given)

@@ -52,6 +52,15 @@ def default_preprocess(net: Network, task: Task) -> Preprocess:
     return Preprocess(**shared, **({"size" if task.name == "classification" else "crop": (height, width)}))
 
 
+def check_network(net: Network, task: Task) -> None:
+    """Raise :class:`UsageError` if a network that predicts images is to predict pixels, or the other way round."""
+    maps = len(net.shapes["logits"]) == 3
+    if maps != (task.name == "segmentation"):
+        name = net.recipe["name"] if net.recipe else type(net.module).__name__
+        what = "a class for each pixel" if maps else "one class for an image"
+        raise UsageError(f"{name} gives {what}; for {task.name} choose another network (acclimate networks)")
+
+
 def adapt(
     net: Network,
     source: Domain | None,
@@ -87,6 +96,7 @@ def adapt(
         if known is None or known.task is None:
             raise UsageError("what is to be predicted? Give a labelled source, or task=")
         task = tasks.build(known.task, known.classes)
+    check_network(net, task)
     preprocess = preprocess or default_preprocess(net, task)
     device = torch.device(device) if device is not None else default_device()
     given = {"source": source, "target": target, "labelled": labelled}

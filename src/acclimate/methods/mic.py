@@ -39,7 +39,7 @@ class MIC(Method):
         bibtex="@inproceedings{hoyer2023mic,\n  title={{MIC}: Masked Image Consistency for Context-Enhanced Domain Adaptation},\n"
         "  author={Hoyer, Lukas and Dai, Dengxin and Wang, Haoran and Van Gool, Luc},\n  booktitle={CVPR},\n  year={2023}\n}",
         when="Scenes of many classes and thousands of steps. masked=0 is DAFormer, with rare_class_temperature=None DACS.",
-        fails="A teacher that is sure and wrong. Objects that mean nothing out of place. Blocks above a sixteenth of the crop.",
+        fails="A teacher that is sure and wrong. Objects that mean nothing out of place. Large blocks, if objects are small.",
         deviations=(
             "1. As theirs, the teacher is at first the plain mean of the student's weights. Below 3,000 steps lower decay.",
             "2. Mixed and masked images move the running statistics (the authors: source images too, norm='separate'); as none "
@@ -57,7 +57,7 @@ class MIC(Method):
     class Settings(Method.Settings):
         mix: bool = True  # class mixing (DACS)
         masked: float = Field(1.0, ge=0)  # weight of the masked consistency
-        block: int = Field(64, ge=1)  # side of a hidden block: 64 for crops of 1024, 32 for 512
+        block: int | None = Field(None, ge=1)  # side of a hidden block; None: a sixteenth of the crop's
         ratio: float = Field(0.7, ge=0, lt=1)  # share of blocks that are hidden
         threshold: float = Field(0.968, gt=0, lt=1)  # of the probability of a pixel that counts for q
         decay: float = Field(0.999, ge=0, lt=1)  # of the teacher, a mean over about 1 / (1 - decay) steps
