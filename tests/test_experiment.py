@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from folders import masks
 
+from acclimate.data.domain import Domain
+from acclimate.engine.inference import Inference
 from acclimate.engine.model import Model
 from acclimate.errors import UsageError
-from acclimate.experiment import Experiment, carry_out, open_domains, starts_from_source
+from acclimate.experiment import (
+    Experiment,
+    Player,
+    carry_out,
+    changed_predictions,
+    open_domains,
+    starts_from_source,
+)
+from acclimate.files import read_json
 from acclimate.plan import Optimiser, Plan
 
 PLAN = Plan(steps=2, batch=2, log_every=1, precision="float32", optimiser=Optimiser(lr=1e-12))
@@ -58,6 +70,61 @@ def test_labelled_images_may_come_from_a_folder_but_not_without_labels(tmp_path:
     assert found.target.labels is None
     with pytest.raises(UsageError, match="have no labels"):
         open_domains(experiment(tmp_path, labelled=str(tmp_path / "few" / "images")), None, score=False)
+
+
+class Saying:
+    """A model whose predictions are given, in batches of a given size; it notes each image that it is asked for."""
+
+    def __init__(self, name: str, labels: list[int], batch: int, log: list[str]) -> None:
+        self.name, self.labels, self.batch, self.log = name, labels, batch, log
+
+    def logits(self, domain: Domain) -> Iterator[tuple[list[int], torch.Tensor]]:
+        for first in range(0, len(domain), self.batch):
+            index = list(range(first, min(first + self.batch, len(domain))))
+            self.log.append(f"{self.name}{first}")
+            yield index, torch.eye(3)[[self.labels[i] for i in index]]
+
+
+def test_changed_predictions_are_counted_by_image_and_nothing_is_hoarded() -> None:
+    """Source-only gives batches, the other single images, as where it looks through windows: 2 of 5 differ."""
+    log: list[str] = []
+    domain = Domain("d", "classification", ("a", "b", "c"), np.zeros((5, 2, 2, 1), np.uint8), None, list("vwxyz"))
+    said = (("s", [0, 1, 2, 0, 1], 2), ("m", [0, 1, 0, 0, 2], 1))
+    models: list[Any] = [Saying(*words, log) for words in said]
+    players = [Player(name, model, {}) for name, model in zip(("source-only", "dann"), models)]
+    changed_predictions(players, domain)
+    assert players[1].facts["changed"] == pytest.approx(2 / 5)
+    assert log == ["s0", "m0", "m1", "s2", "m2", "m3", "s4", "m4"]
+
+
+def test_an_adapted_model_keeps_how_the_given_one_looks_at_images(tmp_path: Path) -> None:
+    asked = Inference(window=(16, 16), flip=True)
+    carry_out(experiment(tmp_path, methods=("adabn",)), tmp_path / "first")
+    given = Model.load(tmp_path / "first" / "seed-0" / "source-only")
+    given.inference = asked
+    given.save(tmp_path / "given")
+    seen: list[Inference] = []
+    results = carry_out(
+        experiment(tmp_path, methods=("adabn",)).replace(source=None, model=str(tmp_path / "given")),
+        tmp_path / "run",
+        after=lambda domains, players: seen.extend(player.model.inference for player in players),
+    )
+    assert seen == [asked, asked]
+    assert Model.load(tmp_path / "run" / "seed-0" / "adabn").inference == asked
+    assert 0 <= results["players"]["adabn"]["seeds"]["0"]["changed"] <= 1
+
+
+def test_a_player_that_reads_a_few_target_labels_says_so(tmp_path: Path) -> None:
+    masks(tmp_path / "few", 2)
+    asked = experiment(tmp_path, methods=("memory-bank-few",), labelled=str(tmp_path / "few"), oracle=True)
+    carry_out(asked, tmp_path / "run")
+    players = read_json(tmp_path / "run" / "results.json")["players"]
+    said = {name: (entry["oracle"], entry["reads"]) for name, entry in players.items()}
+    assert said == {
+        "source-only": (False, None),
+        "memory-bank-few": (False, "few target labels"),
+        "trained-on-target": (True, None),
+    }
 
 
 def test_who_starts_from_the_source_model() -> None:
@@ -112,3 +179,9 @@ def test_labels_drawn_from_the_target_are_those_of_the_target_under_a_class_map(
 def test_labelled_images_of_a_target_that_is_scored_whole_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="would be scored too"):
         open_domains(experiment(tmp_path, labelled=2, holdout=0.0), None, score=True)
+
+
+def test_a_network_for_the_other_task_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="dtn gives one class for an image; for segmentation choose another network"):
+        carry_out(experiment(tmp_path, network="dtn", network_settings={}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from acclimate.data import open_domain, open_splits
 from acclimate.data.domain import Domain
 from acclimate.data.folder import match_classes
 from acclimate.data.preprocess import Preprocess
-from acclimate.engine.adapt import adapt, default_device, default_preprocess
+from acclimate.engine.adapt import adapt, check_network, default_device, default_preprocess
 from acclimate.engine.evaluate import Evaluation, evaluate
 from acclimate.engine.model import Model
 from acclimate.engine.run import Report
@@ -101,10 +101,14 @@ def open_domains(experiment: Experiment, task: str | None, score: bool) -> Domai
             match_classes(source, target, experiment.class_map)  # a wrong pair shall be noticed; the labels stay closed
         return Domains(source, source_test, target.unlabelled(), None, few_labelled(experiment, source, target, task))
     target, target_test = open_splits(experiment.target, experiment.holdout, task)
+    if isinstance(experiment.labelled, int) and target_test is target:
+        raise UsageError(
+            "the labelled images would be scored too: set holdout above 0, or name a folder of labelled images"
+        )
+    few = few_labelled(experiment, source, target, task)  # before the target's classes are matched: its own are too
     if source is not None:
         target = match_classes(source, target, experiment.class_map)
         target_test = match_classes(source, target_test, experiment.class_map)
-    few = few_labelled(experiment, source, target, task)
     return Domains(source, source_test, target, target_test if score else None, few)
 
 
@@ -130,6 +134,11 @@ def starts_from_source(experiment: Experiment, name: str) -> bool:
     needs = find(name).needs
     reference = name == BASELINE or Need.TARGET_LABELS in needs
     return Need.SOURCE_MODEL in needs or (experiment.warm_start and not reference)
+
+
+def reads(name: str) -> str | None:
+    """What a method that is no oracle reads of the target's labels, which is said wherever its numbers stand."""
+    return "few target labels" if Need.FEW_TARGET_LABELS in find(name).needs else None
 
 
 def check_methods(names: Iterable[str], task: tasks.Task, domains: Domains) -> None:
@@ -204,6 +213,7 @@ def carry_out(
             judge(player, domains)
             entry = results["players"].setdefault(player.method, {"title": find(player.method).card.title, "seeds": {}})
             entry["oracle"] = Need.TARGET_LABELS in find(player.method).needs
+            entry["reads"] = reads(player.method)
             entry["seeds"][str(seed)] = player.facts
             players.append(player)
         if seed == seeds[0]:
@@ -270,9 +280,10 @@ def _players(
             "warnings": done.warnings,
             "seconds": _seconds(place, 0.0 if finished else done.seconds),
         }
+        model = dataclasses.replace(done.model, inference=given.inference) if given else done.model
         if World.current().first:
-            done.model.save(place)
-        yield Player(name, done.model, facts)
+            model.save(place)
+        yield Player(name, model, facts)
 
 
 def fresh_network(experiment: Experiment, domains: Domains, task: tasks.Task, seed: int) -> tuple[Network, Preprocess]:
@@ -288,6 +299,7 @@ def fresh_network(experiment: Experiment, domains: Domains, task: tasks.Task, se
         net = networks.build(
             name, classes=len(task.classes), channels=channels, size=side, **experiment.network_settings
         )
+    check_network(net, task)
     net.input_shape = (channels, *net.input_shape[1:])
     for field in ("size", "crop"):
         if isinstance(changes.get(field), int):
@@ -352,13 +364,20 @@ def predicted_shares(model: Model, target: Domain) -> tuple[torch.Tensor, float]
 def changed_predictions(players: Sequence[Player], target: Domain) -> None:
     """For each player the share of target predictions (images or pixels) that differ from source-only's."""
     chosen = looked_at(target)
-    baseline = [logits.argmax(1).to(torch.int16).cpu() for _, logits in players[0].model.logits(chosen)]
     for player in players[1:]:
         same = total = 0
-        for before, (_, logits) in zip(baseline, player.model.logits(chosen)):
-            same += int((logits.argmax(1).cpu() == before).sum())
+        pairs = zip(predicted_labels(players[0].model, chosen), predicted_labels(player.model, chosen), strict=True)
+        for (i, before), (j, after) in pairs:
+            assert i == j  # both see the images at one scale, so in one order
+            same += int((before == after).sum())
             total += before.numel()
         player.facts["changed"] = 1 - same / total
+
+
+def predicted_labels(model: Model, domain: Domain) -> Iterator[tuple[int, torch.Tensor]]:
+    """Each image's number and its predicted class, or map of classes, one image after another."""
+    for index, logits in model.logits(domain):
+        yield from zip(index, logits.argmax(1).cpu())
 
 
 def summary(seeds: Iterable[dict[str, Any]]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from small_table import cell
 from acclimate.benchmark.cell import Bench
 from acclimate.benchmark.page import as_csv, as_json, gather, markdown, write_tables
 from acclimate.files import write_json
+from acclimate.methods import Need, find
 
 VALUES = {  # per cent by row and seed, on the target
     ("source-only", 0): 60.0,
@@ -75,6 +76,19 @@ def test_the_page_by_hand(filled):
     assert "[2] a critic twice as wide" in text
     assert "## quick on cpu, seeds 0, 1, 2" in text
     assert "Machine: a machine." in text
+
+
+def test_a_row_that_reads_a_few_target_labels_says_so(filled, monkeypatch):
+    monkeypatch.setattr(find("adabn"), "needs", find("adabn").needs | Need.FEW_TARGET_LABELS)
+    bench = filled.bench()
+    parts = gather(bench.table, filled.out, {("quick", "cpu"): range(3)})
+    found = rows(markdown(bench.table, parts), "Plain → tinted (accuracy, %)")
+    assert "adabn (few target labels)" in found
+    assert "dann" in found
+    lines = {(r["task"], r["method"]): r["reads"] for r in csv.DictReader(io.StringIO(as_csv(parts)))}
+    assert (lines["shapes", "adabn"], lines["shapes", "dann"]) == ("few target labels", "")
+    entries = {r["row"]: r["reads"] for r in as_json(bench.table, parts)["parts"][0]["rows"]}
+    assert (entries["adabn"], entries["trained-on-target"]) == ("few target labels", None)
 
 
 def test_csv_and_json_hold_every_number(filled):

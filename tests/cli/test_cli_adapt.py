@@ -101,6 +101,52 @@ def test_segmentation_chooses_crop_and_batch(place, call, tmp_path):
     assert "target_test" not in answer.out
 
 
+def test_few_labels_and_a_warm_start_are_said_and_marked(call, tmp_path):
+    for name, count in (("a", 6), ("b", 6), ("few", 2)):
+        folders.masks(tmp_path / name, count)
+    words = ["adapt", "--source", tmp_path / "a", "--target", tmp_path / "b", "--labelled", tmp_path / "few"]
+    words += ["--method", "memory-bank-few", "--method", "adabn", "--warm-start", "--out", tmp_path / "run"]
+    words += ["--network-set", "width=2", "--network-set", "depth=1", "--steps", "2", "--batch", "2"]
+    broken = next((tmp_path / "few" / "masks").iterdir())
+    kept = broken.read_bytes()
+    broken.write_bytes(kept[:60])
+    refused = call(*words)
+    assert refused.code == 3
+    assert broken.name in refused.err
+    assert f"acclimate check {tmp_path / 'few'}" in refused.err
+    assert not (tmp_path / "run").exists()  # it is found before anything is trained
+    broken.write_bytes(kept)
+    answer = call(*words)
+    assert answer.code == 0, answer.err
+    assert "labelled few: 2 images, 32 x 32 pixels" in answer.err
+    assert "memory-bank-few, adabn from source-only's network (--warm-start)" in answer.err
+    assert "\nmemory-bank-few (few target labels) " in answer.out
+    assert "\nadabn " in answer.out
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert {name: entry["reads"] for name, entry in results["players"].items()} == {
+        "source-only": None,
+        "memory-bank-few": "few target labels",
+        "adabn": None,
+    }
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert [domain["role"] for domain in report["domains"]][-1] == "labelled target"
+    assert report["examples"]["compared"] == "adabn"
+    scored = call("evaluate", tmp_path / "run", tmp_path / "b")
+    assert "\nmemory-bank-few (few target labels) " in scored.out
+
+
+def test_options_that_would_do_nothing_are_refused(run, place, call, tmp_path):
+    few = ("--labelled", place / "real", "--method", "dann", "--out", tmp_path / "r")
+    refused = call("adapt", "--source", place / "simulated", "--target", place / "real", *few)
+    assert refused.code == 2
+    assert "leave out --labelled, or add --method memory-bank-few" in refused.err
+    model = ("--model", run.folder, "--target", place / "new", "--warm-start", "--out", tmp_path / "r")
+    refused = call("adapt", *model)
+    assert refused.code == 2
+    assert "leave out --warm-start" in refused.err
+    assert not (tmp_path / "r").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -401,3 +401,14 @@ def test_the_file_behind_an_image_is_found_through_subsets_and_relabelling(tmp_p
     assert origin(domain.images, 0) == str(tmp_path / "images" / "a.png")
     assert origin(domain.labels, 0) == str(tmp_path / "masks" / "a.png")
     assert origin([np.zeros((1, 1, 1))], 0) is None
+
+
+def test_the_file_behind_an_image_is_found_in_joined_domains(tmp_path: Path) -> None:
+    for part, names in (("one", ("a", "b")), ("two", ("c",))):
+        for name in names:
+            pair(tmp_path / part, name, [[0, 1]])
+    joined = open_folder(tmp_path / "one").joined(open_folder(tmp_path / "two"))
+    for domain, order in ((joined, "abc"), (joined.subset([2, 0]), "ca")):
+        assert [Path(str(origin(domain.images, i))).name for i in range(len(domain))] == [f"{n}.png" for n in order]
+        assert [Path(str(origin(domain.labels, i))).parent.name for i in range(len(domain))] == ["masks"] * len(order)
+    assert origin(joined.images, 2) == str(tmp_path / "two" / "images" / "c.png")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -12,7 +13,10 @@ from PIL import Image
 
 from acclimate import networks, tasks
 from acclimate.data import open_domain
+from acclimate.data.catalog import lucchi
+from acclimate.data.catalog.base import Dataset
 from acclimate.data.decode import read_mask
+from acclimate.data.domain import Domain
 from acclimate.data.preprocess import Preprocess
 from acclimate.engine.model import Model
 from acclimate.errors import DataError, UsageError
@@ -99,6 +103,72 @@ def test_names():
     assert mask_files(["a.png", "images/b.png"]) == [(Path("a.png"), None), (Path("images/b.png"), None)]
     with pytest.raises(DataError, match="leads out"):
         mask_files(["../a.png"])
+
+
+@pytest.mark.parametrize(
+    ("names", "file"),
+    [
+        (["a.png", "a.jpg", "a.png.png"], r"a\.png\.png: a\.png and a\.png\.png"),
+        (["a.png", "b.png", "a.png"], r"a\.png: a\.png and a\.png"),
+        (["s.tif#0", "s.tif#1", "s.tif#0"], r"s\.tif, page 0: s\.tif#0 and s\.tif#0"),
+    ],
+)
+def test_two_images_never_become_one_file(names, file):
+    with pytest.raises(DataError, match=f"two images would be written as {file}; rename one"):
+        mask_files(names)
+
+
+def test_an_overlay_never_replaces_a_mask(model, tmp_path):
+    images = [np.zeros((16, 16, 1), np.uint8)] * 2
+    domain = Domain("d", None, (), images, None, ["x.png", "overlay/x.png"])
+    with pytest.raises(DataError, match=r"overlay/x\.png and x\.png; rename one"):
+        write_predictions(model, domain, tmp_path / "out", overlay=True)
+    write_predictions(model, domain, tmp_path / "out")
+    assert len(list((tmp_path / "out").rglob("*.png"))) == 2
+
+
+def test_what_would_be_written_decides_not_only_where_it_begins(model, tmp_path):
+    """The source lies below --out, and a file's own folders lead into it, directly or by a link."""
+    rng = np.random.default_rng(0)
+    for place in ("d/images/images", "real"):
+        (tmp_path / place).mkdir(parents=True)
+        Image.fromarray(rng.integers(0, 256, (16, 16), np.uint8)).save(tmp_path / place / "x.png")
+    inner = open_domain(tmp_path / "d" / "images", task="unlabelled")
+    deep = dataclasses.replace(inner, names=["images/x.png", "y/x.png"], images=[inner.images[0]] * 2)
+    with pytest.raises(UsageError, match="stays as it is"):
+        write_predictions(model, deep, tmp_path / "d", force=True)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "linked").symlink_to(tmp_path / "real")
+    real = dataclasses.replace(open_domain(tmp_path / "real", task="unlabelled"), names=["linked/x.png"])
+    with pytest.raises(UsageError, match="stays as it is"):
+        write_predictions(model, real, tmp_path / "out", force=True)
+    assert [path.name for path in (tmp_path / "real").iterdir()] == ["x.png"]
+
+
+def test_a_linked_image_is_not_replaced_where_it_lies(model, tmp_path):
+    for place in ("store", "source"):
+        (tmp_path / place).mkdir()
+    Image.fromarray(np.full((16, 16), 7, np.uint8)).save(tmp_path / "store" / "x.png")
+    (tmp_path / "source" / "x.png").symlink_to(tmp_path / "store" / "x.png")
+    domain = open_domain(tmp_path / "source", task="unlabelled")
+    with pytest.raises(UsageError, match="is one of the images"):
+        write_predictions(model, domain, tmp_path / "store", force=True)
+    assert np.asarray(Image.open(tmp_path / "store" / "x.png")).max() == 7
+
+
+def test_joined_domains_and_catalog_sets_stay_as_they_are_too(model, tmp_path, monkeypatch):
+    for part in ("one", "two"):
+        (tmp_path / part).mkdir()
+        Image.fromarray(np.zeros((16, 16), np.uint8)).save(tmp_path / part / f"{part}.png")
+    joined = open_domain(tmp_path / "one", task="unlabelled").joined(open_domain(tmp_path / "two", task="unlabelled"))
+    with pytest.raises(UsageError, match="stays as it is"):
+        write_predictions(model, joined, tmp_path / "two" / "new")
+    card = dataclasses.replace(lucchi.CARD, name="mine", splits=("all",))
+    monkeypatch.setenv("ACCLIMATE_DATA", str(tmp_path))
+    (tmp_path / "mine").mkdir()
+    mine = Dataset(card, lambda folder, split: Domain("m", None, (), [np.zeros((16, 16, 1), np.uint8)], None, ["a"]))
+    with pytest.raises(UsageError, match="stays as it is"):
+        write_predictions(model, mine.open(), tmp_path / "mine" / "predictions")
 
 
 def test_an_overlay_leaves_the_first_class_alone():

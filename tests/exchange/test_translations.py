@@ -16,7 +16,7 @@ from acclimate.data import open_domain
 from acclimate.data.domain import Domain
 from acclimate.data.preprocess import Preprocess
 from acclimate.engine.model import Model
-from acclimate.errors import UsageError
+from acclimate.errors import DataError, UsageError
 from acclimate.exchange.translations import write_translations
 from acclimate.methods import Method, find
 from acclimate.plan import Plan
@@ -109,6 +109,31 @@ def test_nothing_is_written_into_the_source(tmp_path, place):
     with pytest.raises(UsageError, match="stays as it is"):
         write_translations(model(), source, tmp_path / "source" / place, force=True)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_class_folder_may_be_the_source_itself(tmp_path):
+    """The source is d/bar, a class of it is called bar, and d is where to write: d/bar/x.png would lie in the source."""
+    source = open_domain(folders.classes(tmp_path / "d" / "bar", 6))
+    before = sorted(tmp_path.rglob("*"))
+    assert "bar" in source.classes
+    with pytest.raises(UsageError, match="stays as it is"):
+        write_translations(model("classification"), source, tmp_path / "d", force=True)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_images_that_would_become_one_file_are_refused(tmp_path):
+    images = [np.zeros((16, 16, 3), np.uint8)] * 2
+    one = Domain("d", "classification", ("bar", "ring", "x"), images, [0, 0], ["x.png", "bar/x.png"])
+    with pytest.raises(
+        DataError, match=r"two images would be written as bar/x\.png: x\.png and bar/x\.png; rename one"
+    ):
+        write_translations(model("classification"), one, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    apart = Domain("d", "classification", ("bar", "ring", "x"), images, [0, 1], ["x.png", "x.png"])
+    assert len(write_translations(model("classification"), apart, tmp_path / "out")) == 2
+    source = open_domain(folders.masks(tmp_path / "source", 2))
+    with pytest.raises(DataError, match="rename one"):
+        write_translations(model(), source.joined(source), tmp_path / "twice")
 
 
 def test_a_method_that_does_not_translate_writes_nothing(tmp_path):

@@ -73,15 +73,15 @@ def test_changed_pixels_are_counted_by_what_became_of_them(runs):
     )
     by_hand = {
         "corrected": (before != truth) & (after == truth),
-        "newly wrong": (before == truth) & (after != truth),
-        "still wrong": torch.zeros(1),  # of two classes one is right
-        "not labelled": torch.zeros(1),
+        "newly_wrong": (before == truth) & (after != truth),
+        "still_wrong": torch.zeros(1),  # of two classes one is right
+        "not_labelled": torch.zeros(1),
     }
     item = shown["items"][0]
     assert item["became"] == pytest.approx({name: share.float().mean().item() for name, share in by_hand.items()})
     after = item["predictions"]
     gained = after["self-training"]["right"] - after["source-only"]["right"]
-    assert item["became"]["corrected"] - item["became"]["newly wrong"] == pytest.approx(gained)
+    assert item["became"]["corrected"] - item["became"]["newly_wrong"] == pytest.approx(gained)
     assert len(shown["items"]) == shown["looked at"]
     mean = np.mean([item["became"]["corrected"] for item in shown["items"]])
     assert shown["became"]["corrected"] == pytest.approx(mean)
@@ -90,8 +90,8 @@ def test_changed_pixels_are_counted_by_what_became_of_them(runs):
 def test_without_labels_a_changed_pixel_is_a_changed_pixel(runs):
     shown = read_json(runs["segmentation", False].folder / evidence.FACTS)["examples"]  # its target labels raise
     for item in shown["items"]:
-        assert item["became"]["not labelled"] == pytest.approx(item["predictions"]["self-training"]["changed"])
-        assert item["became"]["corrected"] == item["became"]["newly wrong"] == 0
+        assert item["became"]["not_labelled"] == pytest.approx(item["predictions"]["self-training"]["changed"])
+        assert item["became"]["corrected"] == item["became"]["newly_wrong"] == 0
 
 
 def test_source_images_are_shown_beside_what_a_method_makes_of_them(runs):
@@ -143,6 +143,38 @@ def test_pieces_of_large_images_give_the_features_of_the_whole(runs, monkeypatch
     label = np.asarray(source.labels[parts[3].index[0]])
     np.testing.assert_array_equal(parts[3].label(label), label[16:, 16:])
     assert evidence.at_pixels(model, source, "source")[0].shape[1] == 12
+
+
+def test_statistics_of_large_images_come_from_their_pieces(runs, monkeypatch):
+    """They are those of the whole images for a first layer that sees single pixels; no more than a piece passes at once."""
+    done = runs["segmentation", True]
+    model, source = done.players[1].model, done.domains.source
+    model = dataclasses.replace(model, method=copy.deepcopy(model.method))
+    seen: list[int] = []
+    norm = torch.nn.BatchNorm2d(1)
+    model.method.net.add_module("first", norm)
+    forward = model.method.net.forward
+
+    def watched(self, x):
+        seen.append(x.shape[0] * x.shape[2] * x.shape[3])
+        return forward(self.first(x))
+
+    monkeypatch.setattr(type(model.method.net), "forward", watched)
+    monkeypatch.setattr(evidence, "PIECE", 16)  # the images have 32 x 32 pixels
+    found = evidence.on_own_statistics(model, source, "source").method.net.first
+    assert max(seen) == 16 * 16
+    x = torch.cat([x for _, x in evidence.inputs(model, source, "source")]).double()
+    assert float(found.running_mean) == pytest.approx(x.mean().item(), rel=1e-4)
+    assert float(found.running_var) == pytest.approx(x.var().item(), rel=1e-3)
+
+
+def test_a_method_that_reads_target_labels_is_compared_only_where_no_other_is(runs):
+    done = runs["segmentation", False]
+    first, second = done.players[:2]
+    few = dataclasses.replace(second, method="memory-bank-few")
+    assert evidence.compared([first, second, few]) is second
+    assert evidence.compared([first, few]) is few
+    assert evidence.compared([first]) is first
 
 
 def test_each_domain_is_seen_at_its_own_scale(runs):

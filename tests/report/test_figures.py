@@ -48,6 +48,7 @@ def test_classes_are_numerals_where_names_are_long():
         classes=["cat", "dog"],
         separability=None,
     )
-    drawn = figures.class_scatter(embedding, ["cat", "dog"])
+    drawn = figures.class_scatter(embedding, ["cat", "dog"], "Single pixels by class.")
+    assert 'aria-label="Single pixels by class. points"' in drawn
     assert re.findall(r"<text[^>]*>(\w+)</text>", drawn) == ["1"]
     assert figures.numeral(1, ["3", "7"]) == "7"

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from acclimate.report.pictures import CHANGES, changes, data_uri, disagreement, overlay, within
+from acclimate.report.schema import Became
 
 
 @pytest.mark.parametrize(("side", "kind"), [(28, "png"), (200, "webp")])
@@ -60,7 +61,7 @@ def test_what_became_of_changed_pixels():
     """Same; corrected; newly wrong; not labelled; corrected; wrong before and after."""
     assert changes(BEFORE, AFTER, TRUTH).tolist() == [[-1, 0, 1, 3, 0, 2]]
     assert changes(BEFORE, AFTER, None).tolist() == [[-1, 3, 3, 3, 3, 3]]
-    assert list(CHANGES) == ["corrected", "newly wrong", "still wrong", "not labelled"]
+    assert list(CHANGES) == ["corrected", "newly_wrong", "still_wrong", "not_labelled"] == list(Became.model_fields)
 
 
 @pytest.mark.parametrize("labelled", [True, False])
@@ -81,5 +82,5 @@ def test_the_colours_of_changes_differ_for_the_colour_blind():
     def luma(colour: str) -> float:
         return sum(w * int(colour[i : i + 2], 16) for w, i in ((0.2126, 1), (0.7152, 3), (0.0722, 5)))
 
-    plain = sorted(luma(colour) for name, colour in CHANGES.items() if name != "newly wrong")
+    plain = sorted(luma(colour) for name, colour in CHANGES.items() if name != "newly_wrong")
     assert min(b - a for a, b in itertools.pairwise(plain)) > 20

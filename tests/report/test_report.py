@@ -9,13 +9,16 @@ import subprocess
 from html.parser import HTMLParser
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
+from acclimate.engine.checkpoint import read_tensors
 from acclimate.errors import DataError
 from acclimate.files import read_json, write_json
 from acclimate.report import compose
-from acclimate.report.schema import Report, Score, load
-from acclimate.report.write import write
+from acclimate.report.schema import Line, Report, Score, StageEnd, load
+from acclimate.report.write import render, write
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 ODD = "<script>alert('ring')</script>"  # one of the classes
@@ -207,6 +210,99 @@ def test_segmentation_shows_features_at_pixels_by_class(runs):
         assert embedding.domains == sorted(embedding.domains)
     assert "at single pixels" in runs["segmentation", True].html
     assert load(runs["classification", True].folder / "report.json").pixels == []
+
+
+def test_the_words_of_the_pixel_figure_are_its_own(runs):
+    labels = [found.get("aria-label", "") for _, found in Page(runs["segmentation", True].html).attributes]
+    said = [words for words in labels if "pixels" in words]
+    assert len(said) == 3
+    assert all(words.startswith("Single pixels by class. t-SNE of") for words in said)
+    labels = [found.get("aria-label", "") for _, found in Page(runs["classification", True].html).attributes]
+    assert any(words.startswith("The same points by class. t-SNE of") for words in labels)
+
+
+def many(report: Report, tensors: dict[str, torch.Tensor], count: int) -> tuple[Report, dict[str, torch.Tensor]]:
+    """The report with its last method ``count`` times, three noisy images, and training curves of 1,200 points."""
+    rng = np.random.default_rng(0)
+    old, names = "self-training", [f"method-{k}" for k in range(count)]
+    like = {
+        field: {part.player: part for part in getattr(report, field)}[old]
+        for field in ("curves", "embeddings", "pixels", "confusions", "settings")
+        if any(part.player == old for part in getattr(report, field))
+    }
+    line = Line(seed=0, steps=list(range(1200)), values=rng.random(1200).tolist())
+    panel = like["curves"].panels[0].model_copy(update={"lines": [line] * 3})
+    stages = [StageEnd(name="all", end=1200)]
+    like["curves"] = like["curves"].model_copy(update={"panels": [panel] * 5, "stages": stages})
+    changed: dict[str, Any] = {
+        field: [part.model_copy(update={"player": name}) for name in names] for field, part in like.items()
+    }
+    for field in ("embeddings", "pixels"):
+        changed[field] = [*getattr(report, field)[:1], *changed[field]]
+    changed["settings"] = [report.settings[0], *changed["settings"]]
+    row = report.player(old)
+    changed["players"] = [report.players[0], *(row.model_copy(update={"name": n, "label": n}) for n in names)]
+    items = []
+    for item in report.examples.items[:3]:
+        said = {prediction.player: prediction for prediction in item.predictions}
+        copies = [said[old].model_copy(update={"player": name}) for name in names]
+        items.append(item.model_copy(update={"predictions": [said["source-only"], *copies]}))
+    changed["examples"] = report.examples.model_copy(update={"items": items, "compared": names[-1]})
+    players = {"source-only": report.shares.players["source-only"]} | dict.fromkeys(names, report.shares.players[old])
+    changed["shares"] = report.shares.model_copy(update={"players": players})
+    assert report.per_class is not None
+    scores = {"source-only": report.per_class.players["source-only"]} | dict.fromkeys(
+        names, report.per_class.players[old]
+    )
+    changed["per_class"] = report.per_class.model_copy(update={"players": scores})
+    changed["warnings"] = []
+    made = dict(tensors)
+    for place in range(len(items)):
+        made[f"image/{place}"] = torch.from_numpy(rng.integers(0, 256, (256, 256, 3), np.uint8))
+        for name in ("source-only", *names):
+            made[f"prediction/{name}/{place}"] = torch.from_numpy(
+                rng.integers(0, 2, (2, 2)).repeat(128, 0).repeat(128, 1)
+            )
+        made[f"truth/{place}"] = torch.zeros(256, 256, dtype=torch.int16)
+    return report.model_copy(update=changed), made
+
+
+def test_a_page_of_many_players_stays_small(runs):
+    folder = runs["segmentation", True].folder
+    report, tensors = many(load(folder / "report.json"), read_tensors(folder / "evidence.safetensors"), 9)
+    page = render(report, tensors)
+    assert 1_000_000 < len(page.encode()) < 3_000_000
+    assert page.count('<div class="panels">') > 0
+
+
+def test_what_reads_target_labels_is_marked_and_no_headline(runs, tmp_path):
+    """DANN's entry says that it reads a few; AdaBN's gain is the headline, and DANN stands behind with its mark."""
+    folder = _copy(runs["classification", True].folder, tmp_path)
+    results = read_json(folder / "results.json")
+    results["players"]["dann"]["reads"] = "few target labels"
+    results["domains"]["labelled"] = {"name": "few", "images": 3, "facts": {}}
+    results["experiment"] |= {"labelled": "few", "warm_start": True}
+    write_json(folder / "results.json", results)
+    html = write(folder).read_text()
+    report = load(folder / "report.json")
+    assert report.player("dann").reads == "few target labels"
+    assert report.player("adabn").reads is None
+    assert re.match(r"On the target, AdaBN reaches [^;]*; with few target labels, DANN reaches", report.verdict)
+    notes = " ".join(report.notes)
+    assert "DANN read the labels of 3 target images" in notes
+    assert "which no method here may read" not in notes
+    assert "went on from source-only's network" in notes
+    assert {domain.role: domain.images for domain in report.domains}["labelled target"] == 3
+    for found in report.settings:
+        assert (found.settings["experiment.labelled"], found.settings["experiment.warm_start"]) == ("few", True)
+    assert html.count('DANN <span class="soft">(few target labels)</span>') == 2  # the table and the chart
+    assert '<th class="n">DANN (few target labels)</th>' in html
+    plain = load(runs["classification", True].folder / "report.json")
+    assert "experiment.warm_start" not in plain.settings[0].settings
+    del results["players"]["dann"]["reads"]  # as an earlier release wrote it
+    write_json(folder / "results.json", results)
+    write(folder)
+    assert load(folder / "report.json").player("dann").reads is None
 
 
 def test_translated_images_are_shown_in_pairs(runs):

@@ -221,6 +221,8 @@ def plan_lines(
         lines.append(found("source", domains.source, class_counts(domains.source)) + kept)
     labels = "labels used by trained-on-target (oracle) only" if experiment.oracle else "labels are not used"
     lines.append(found("target", domains.target, labels))
+    if domains.labelled is not None:
+        lines.append(found("labelled", domains.labelled, class_counts(domains.labelled)))
     weights = sum(parameter.numel() for parameter in net.parameters())
     if task == "classification":
         height, width = chosen.size or (0, 0)
@@ -248,4 +250,6 @@ def plan_lines(
         f"per domain, {plan.precision} on {where.type}{threads}, "
         + ("no flips (--augment)" if flips == "none" else f"{flips} flips")
     )
+    if experiment.warm_start:
+        lines.append(f"{'start':8} {', '.join(experiment.methods)} from source-only's network (--warm-start)")
     return lines

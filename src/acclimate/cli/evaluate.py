@@ -98,6 +98,7 @@ def labelled_domain(ref: str, run: Path, model: Any, mapping: dict[str, str]) ->
 def summary_table(found: dict[str, Evaluation]) -> str:
     """One row per player."""
     from acclimate.cli.running import label
+    from acclimate.experiment import reads
     from acclimate.methods import Need, find
 
     first = next(iter(found.values()))
@@ -106,7 +107,7 @@ def summary_table(found: dict[str, Evaluation]) -> str:
     for name, evaluation in found.items():
         rows.append(
             [
-                label(name, Need.TARGET_LABELS in find(name).needs),
+                label(name, Need.TARGET_LABELS in find(name).needs, reads(name)),
                 console.percent(evaluation.value),
                 _range(evaluation.interval),
                 "" if evaluation is first else console.percent(evaluation.value - first.value, sign=True),

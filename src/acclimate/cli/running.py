@@ -162,13 +162,15 @@ def _all_decode(domains: Domains, experiment: Experiment) -> None:
     """Raise :class:`DataError` for the first image that cannot be used: before training, not hours into it."""
     from acclimate.data import usable
 
-    for domain in (domains.source, domains.source_test, domains.target):
+    for domain in (domains.source, domains.source_test, domains.target, domains.labelled):
         if domain is not None:
             with console.waiting(f"{domain.name}: decoding {len(domain)} images"):
                 try:
                     usable(domain)
                 except DataError as error:
-                    refs = [ref for ref in (experiment.source, experiment.target) if ref is not None]
+                    of_few = domain is domains.labelled
+                    asked = [experiment.labelled] if of_few else [experiment.source, experiment.target]
+                    refs = [ref for ref in asked if isinstance(ref, str)]
                     raise DataError(f"{error} ({console.command('check', *refs)} names all of them)") from error
 
 
@@ -183,12 +185,25 @@ def _target_task(experiment: Experiment) -> str | None:
 
 
 def _fits(wanted: Wanted, task: str) -> None:
-    """Raise :class:`UsageError` for options of the other task: they would do nothing."""
+    """Raise :class:`UsageError` for options of the other task, or of other methods: they would do nothing."""
+    from acclimate import registry
+    from acclimate.methods import Need, find
+
     other = {"classification": ("crop", "scale"), "segmentation": ("size",)}[task]
     for name in other:
         if getattr(wanted, name) is not None:
             instead = "--crop and --scale" if task == "segmentation" else "--size"
             raise UsageError(f"--{name} has no meaning for {task}; use {instead}")
+    if wanted.warm_start and wanted.model is not None:
+        raise UsageError(
+            "--warm-start has no meaning with --model, from which every method starts anyway; leave out --warm-start"
+        )
+    if wanted.labelled is not None and not any(Need.FEW_TARGET_LABELS in find(name).needs for name in wanted.methods):
+        known = [name for name in registry.names("methods") if Need.FEW_TARGET_LABELS in find(name).needs]
+        raise UsageError(
+            f"{' and '.join(wanted.methods)} would not read the images of --labelled; leave out --labelled, or add "
+            f"--method {' or '.join(known)}"
+        )
 
 
 def _state(folder: Path) -> str:
@@ -202,9 +217,10 @@ def _state(folder: Path) -> str:
 # -- tables -----------------------------------------------------------------------------------------------------------
 
 
-def label(name: str, oracle: bool) -> str:
-    """An oracle is always called one."""
-    return f"{name} (oracle)" if oracle else name
+def label(name: str, oracle: bool, reads: str | None) -> str:
+    """An oracle is always called one, and a method that reads a few target labels says so."""
+    mark = "oracle" if oracle else reads
+    return f"{name} ({mark})" if mark else name
 
 
 def label_free_table(results: dict[str, Any]) -> str:
@@ -217,7 +233,7 @@ def label_free_table(results: dict[str, Any]) -> str:
         most = max(shares, key=shares.get)
         rows.append(
             [
-                label(name, entry["oracle"]),
+                label(name, entry["oracle"], entry["reads"]),
                 _value(facts["source_test"]),
                 console.percent(facts.get("changed")),
                 console.percent(facts["mean confidence"]),
@@ -244,7 +260,7 @@ def score_table(results: dict[str, Any]) -> str:
         )
         rows.append(
             [
-                label(name, entry["oracle"]),
+                label(name, entry["oracle"], entry["reads"]),
                 _mean(summary["source_test"]),
                 _mean(target),
                 console.percent(difference, sign=True),

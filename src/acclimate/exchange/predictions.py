@@ -7,7 +7,7 @@ import dataclasses
 import io
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from acclimate.data.domain import Domain
+from acclimate.data.folder import origin
 from acclimate.engine.model import Model
 from acclimate.errors import DataError, UsageError
 from acclimate.files import write_bytes, write_json, write_text
@@ -26,6 +27,8 @@ COLOURS = np.array(  # Okabe and Ito's, which colour-blind people can tell apart
 )
 
 Progress = Callable[[int, int], None]
+Place = tuple[Path, int | None]
+"""Where a picture goes: a file inside the output folder, and its page in a stack (None: a file of its own)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,10 +53,9 @@ def write_predictions(
     Classification gives ``predictions.csv``. Segmentation gives one PNG of class numbers per image, with the same stem,
     and a TIFF stack for each stack; ``classes.json`` names the numbers; ``overlay`` draws them over the images.
 
-    Raises :class:`UsageError` where ``out`` is inside the folder of the images, where a file would be replaced (unless
-    ``force``), or for an overlay of classes.
+    Raises :class:`UsageError` where something would be written into the folder of the images, where a file would be
+    replaced (unless ``force``), or for an overlay of classes; :class:`DataError` where two images would become one file.
     """
-    not_inside(out, domain)
     classification = model.method.task.name == "classification"
     if classification and overlay:
         raise UsageError("--overlay draws masks; this model predicts one class per image")
@@ -62,14 +64,25 @@ def write_predictions(
     )
 
 
-def not_inside(out: Path, domain: Domain) -> None:
-    """Raise :class:`UsageError` where ``out`` is in the folder that a domain was read from."""
-    folder = domain.facts.get("folder")
-    if folder is None:
-        return
-    inside, place = Path(str(folder)).resolve(), out.resolve()
-    if place == inside or inside in place.parents:
-        raise UsageError(f"{out} is inside the folder of the images, which stays as it is; choose another --out")
+def not_inside(out: Path, files: Iterable[Path], domain: Domain) -> None:
+    """Raise :class:`UsageError` where a file to be written lies among those that a domain is read from.
+
+    However links may run: below the domain's folder or beside an image or mask of it, or in the place of one.
+    """
+    parts = [domain.images] if domain.labels is None else [domain.images, domain.labels]
+    read = {path for part in parts for i in range(len(domain)) if (path := origin(part, i)) is not None}
+    folders = {os.path.dirname(path) for path in read}
+    if "folder" in domain.facts:
+        folders.add(str(domain.facts["folder"]))
+    kept = {Path(folder).resolve() for folder in folders}
+    taken = {os.path.realpath(path) for path in read}
+    asked = list(files)
+    for place in dict.fromkeys([out, *(file.parent for file in asked)]):
+        real = place.resolve()
+        if not kept.isdisjoint([real, *real.parents]):
+            raise UsageError(f"{place} is inside the folder of the images, which stays as it is; choose another --out")
+    if replaced := next((file for file in asked if os.path.realpath(file) in taken), None):
+        raise UsageError(f"{replaced} is one of the images, which stay as they are; choose another --out")
 
 
 def refuse(files: list[Path], force: bool) -> None:
@@ -81,6 +94,7 @@ def refuse(files: list[Path], force: bool) -> None:
 
 def _table(model: Model, domain: Domain, out: Path, overlay: bool, force: bool, progress: Progress) -> Written:
     path = out / "predictions.csv"
+    not_inside(out, [path], domain)
     refuse([path], force)
     classes = model.method.task.classes
     rows: dict[int, torch.Tensor] = {}
@@ -104,40 +118,69 @@ def _masks(model: Model, domain: Domain, out: Path, overlay: bool, force: bool, 
     if len(classes) > 255:
         raise UsageError(f"{len(classes)} classes do not fit into masks of 8 bits")
     places = mask_files(domain.names)
-    stacks = Counter(file for file, page in places if page is not None)
-    drawn = [Path("overlay") / file for file, _ in places] if overlay else []
-    planned = [out / file for file in dict.fromkeys([*(file for file, _ in places), *drawn])]
+    drawn = [(Path("overlay") / file, page) for file, page in places] if overlay else []
+    check_distinct([*places, *drawn], [*domain.names, *domain.names])
+    planned = [out / file for file in dict.fromkeys(file for file, _ in [*places, *drawn])]
+    not_inside(out, planned, domain)
     refuse([*planned, out / "classes.json"], force)
-    waiting: dict[Path, dict[int, np.ndarray]] = {}
+    written = Pictures(out, [*places, *drawn])
     counts = np.zeros(len(classes), np.int64)
     done = 0
-
-    def keep(file: Path, page: int | None, picture: np.ndarray) -> None:
-        if page is None:
-            write_bytes(out / file, encoded([picture], "PNG"))
-            return
-        name = Path(*(part for part in file.parts if part != "overlay")) if file.parts[0] == "overlay" else file
-        pages = waiting.setdefault(file, {})
-        pages[page] = picture
-        if len(pages) == stacks[name]:
-            write_bytes(out / file, encoded([pages[number] for number in sorted(pages)], "TIFF"))
-            del waiting[file]
-
     for index, logits in model.logits(domain):
         for i, label in zip(index, logits.argmax(1).to(torch.uint8).cpu().numpy()):
-            file, page = places[i]
             counts += np.bincount(label.ravel(), minlength=len(classes))
-            keep(file, page, label)
+            written.add(places[i], label)
             if overlay:
-                keep(Path("overlay") / file, page, drawn_over(np.asarray(domain.images[i]), label))
+                written.add(drawn[i], drawn_over(np.asarray(domain.images[i]), label))
         done += len(index)
         progress(done, len(domain))
     write_json(out / "classes.json", {"classes": list(classes)})
     return Written(planned, dict(zip(classes, (counts / counts.sum()).tolist())))
 
 
-def mask_files(names: Sequence[str]) -> list[tuple[Path, int | None]]:
-    """For each image the mask's path inside the output folder, and the page in a stack (None: a file of its own)."""
+class Pictures:
+    """Writes pictures as they come: a PNG at once, a TIFF stack when the last of its pages is there."""
+
+    def __init__(self, out: Path, places: Iterable[Place]) -> None:
+        self.out = out
+        self._pages = Counter(file for file, page in places if page is not None)
+        self._waiting: dict[Path, dict[int, np.ndarray]] = {}
+
+    def add(self, place: Place, picture: np.ndarray) -> None:
+        """Take one picture ``(H, W)`` or ``(H, W, 3)``."""
+        file, page = place
+        if page is None:
+            write_bytes(self.out / file, encoded([picture], "PNG"))
+            return
+        pages = self._waiting.setdefault(file, {})
+        pages[page] = picture
+        if len(pages) == self._pages[file]:
+            write_bytes(self.out / file, encoded([pages[number] for number in sorted(pages)], "TIFF"))
+            del self._waiting[file]
+
+
+def mask_files(names: Sequence[str]) -> list[Place]:
+    """For each image where its mask goes: the image's name with another suffix.
+
+    Raises :class:`DataError` where two masks would be one file, or a name leads out of the folder.
+    """
+    found = named_files(names)
+    check_distinct(found, names)
+    return found
+
+
+def check_distinct(places: Sequence[Place], names: Sequence[str]) -> None:
+    """Raise :class:`DataError`, which names two images, where they have one place."""
+    owners: dict[Place, str] = {}
+    for place, name in zip(places, names):
+        if place in owners:
+            page = "" if place[1] is None else f", page {place[1]}"
+            raise DataError(f"two images would be written as {place[0]}{page}: {owners[place]} and {name}; rename one")
+        owners[place] = name
+
+
+def named_files(names: Sequence[str]) -> list[Place]:
+    """What :func:`mask_files` gives, whether or not two are one."""
     listed = list(names)
     if all(name.startswith("images/") for name in listed):
         listed = [name.removeprefix("images/") for name in listed]
@@ -149,7 +192,7 @@ def mask_files(names: Sequence[str]) -> list[tuple[Path, int | None]]:
     owners: dict[str, set[str]] = {}
     for base, _ in split:
         owners.setdefault(os.path.splitext(base)[0], set()).add(base)
-    found: list[tuple[Path, int | None]] = []
+    found: list[Place] = []
     for base, number in split:
         stem = os.path.splitext(base)[0]
         stem = stem if len(owners[stem]) == 1 else base  # a.png and a.jpg: a.png.png and a.jpg.png

@@ -38,7 +38,7 @@ class MIC(Method):
         year=2023,
         bibtex="@inproceedings{hoyer2023mic,\n  title={{MIC}: Masked Image Consistency for Context-Enhanced Domain Adaptation},\n"
         "  author={Hoyer, Lukas and Dai, Dengxin and Wang, Haoran and Van Gool, Luc},\n  booktitle={CVPR},\n  year={2023}\n}",
-        when="Scenes of many classes and thousands of steps. masked=0 is DAFormer, with rare_class_temperature=None DACS.",
+        when="Scenes of many classes (two: rare_class_temperature=0). masked=0 is DAFormer, with rare_class_temperature=0 DACS.",
         fails="A teacher that is sure and wrong. Objects that mean nothing out of place. Large blocks, if objects are small.",
         deviations=(
             "1. As theirs, the teacher is at first the plain mean of the student's weights. Below 3,000 steps lower decay.",
@@ -61,7 +61,7 @@ class MIC(Method):
         ratio: float = Field(0.7, ge=0, lt=1)  # share of blocks that are hidden
         threshold: float = Field(0.968, gt=0, lt=1)  # of the probability of a pixel that counts for q
         decay: float = Field(0.999, ge=0, lt=1)  # of the teacher, a mean over about 1 / (1 - decay) steps
-        rare_class_temperature: float | None = Field(0.01, gt=0)  # of the source's images; None: all equally often
+        rare_class_temperature: float | None = Field(0.01, ge=0)  # of the source's images; 0: all equally often
         restat: bool = True  # at the end; not where statistics are frozen
         norm: Literal["target", "separate", "frozen"] = "target"
 

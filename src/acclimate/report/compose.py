@@ -116,7 +116,7 @@ def compose(results: Facts, evidence: Facts, tensors: Mapping[str, Tensor], fold
         confusions=confusions(results, found),
         per_class=per_class(results, found),
         domains=domain_facts(results),
-        settings=[resolved(described[player.name], per_seed(results, player.name)[0]) for player in found],
+        settings=[resolved(described[player.name], per_seed(results, player.name)[0], experiment) for player in found],
         versions=evidence["versions"],
         command=command,
         notes=notes(results, found),
@@ -179,6 +179,7 @@ def player_row(results: Facts, name: str, described: Facts) -> Player:
         changed=seeds[0].get("changed"),
         confidence=confidence,
         minutes=statistics.fmean(facts["seconds"] for facts in seeds) / 60,
+        reads=results["players"][name].get("reads"),  # results of earlier releases do not say
     )
 
 
@@ -205,7 +206,7 @@ def verdict(results: Facts, players: Sequence[Player], warned_: Sequence[Warned]
     methods = [player for player in players if player.role == "method"]
     baseline = players[0]
     if not results["scored"]:
-        did = listed([f"{player.label} changes {percent(player.changed or 0)} %" for player in methods])
+        did = listed([f"{player.called} changes {percent(player.changed or 0)} %" for player in methods])
         look = f"{len(warned_)} {'thing looks' if len(warned_) == 1 else 'things look'} suspicious (below)"
         return (
             "Without target labels no gain can be stated"
@@ -215,7 +216,8 @@ def verdict(results: Facts, players: Sequence[Player], warned_: Sequence[Warned]
     if baseline.target_test is None:
         return "The target's test images hold nothing to score, so no gain can be stated."
     seeds = f"{len(results['seeds'])} seed{'s' if len(results['seeds']) > 1 else ''}"
-    scored = [player for player in methods if player.target_test and player.difference]
+    scored = [player for player in methods if player.target_test and player.difference and not player.reads]
+    helped = [player for player in methods if player.target_test and player.difference and player.reads]
     before, name = percent(baseline.target_test.mean), results["primary"]
     if not scored:
         sentence = f"On the target, source-only reaches {before} % {name}, {seeds}"
@@ -234,6 +236,9 @@ def verdict(results: Facts, players: Sequence[Player], warned_: Sequence[Warned]
             f"On the target, source-only reaches {before} % {name}; {len(scored)} methods differ from it by "
             f"{points(gains[0])} to {points(gains[-1])} points, {seeds}"
         )
+    if helped:
+        each = [f"{p.label} reaches {with_deviation(p.target_test)} ({points(gain(p))} points)" for p in helped]
+        sentence += f"; with few target labels, {listed(each)}"
     oracles = [player for player in players if player.role == "oracle" and player.target_test]
     known = [f"{percent(player.target_test.mean)} %" for player in oracles if player.target_test]
     if known:
@@ -325,7 +330,15 @@ def notes(results: Facts, players: Sequence[Player]) -> list[str]:
         )
     if any(player.role == "oracle" for player in players):
         names = listed([player.label for player in players if player.role == "oracle"])
-        found.append(f"{names} is an oracle: it was trained on target labels, which no method here may read.")
+        found.append(f"{names} is an oracle: it was trained on the labels of all target training images.")
+    if helped := [player.label for player in players if player.reads]:
+        count = results["domains"].get("labelled", {}).get("images", "a few")
+        found.append(
+            f"{listed(helped)} read the labels of {count} target images (few target labels): a gain over methods without "
+            "that mark, which read none, is no merit of the method alone."
+        )
+    if results["experiment"].get("warm_start"):
+        found.append("Warm start: every method went on from source-only's network; the references began afresh.")
     found += [
         "Changed predictions, confidence and predicted class shares are taken on up to 1,000 target images.",
         "t-SNE places neighbours together; distances between groups and their sizes mean nothing. The linear probe is "
@@ -369,7 +382,7 @@ def examples(facts: Facts, classes: Sequence[str], labels: Mapping[str, str], sc
 
 def became(found: Facts | None) -> Became | None:
     """What became of the pixels that changed."""
-    return None if found is None else Became(**{name.replace(" ", "_"): share for name, share in found.items()})
+    return None if found is None else Became(**found)
 
 
 def spoken_became(found: Became, scored: bool) -> str:
@@ -377,8 +390,13 @@ def spoken_became(found: Became, scored: bool) -> str:
     shares = found.model_dump()
     if not scored:
         return f"{percent(sum(shares.values()))} % of the pixels changed class"
-    said = [f"{percent(share)} % {name.replace('_', ' ')}" for name, share in shares.items() if share]
+    said = [f"{percent(share)} % {in_words(name)}" for name, share in shares.items() if share]
     return f"{listed(said)} of all pixels" if said else "no pixel changed class"
+
+
+def in_words(name: str) -> str:
+    """The name of a change as a page says it: "newly wrong"."""
+    return name.replace("_", " ")
 
 
 def spoken(prediction: Prediction) -> str:
@@ -573,21 +591,28 @@ def per_class(results: Facts, players: Sequence[Player]) -> PerClass | None:
 
 def domain_facts(results: Facts) -> list[DomainFacts]:
     """The domains as they were used."""
-    roles = {"source": "source", "source_test": "source test", "target": "target", "target_test": "target test"}
+    roles = {
+        "source": "source",
+        "source_test": "source test",
+        "target": "target",
+        "target_test": "target test",
+        "labelled": "labelled target",
+    }
     return [
         DomainFacts(role=roles[role], name=found["name"], images=found["images"], facts=flat(found["facts"]))
         for role, found in results["domains"].items()
     ]
 
 
-def resolved(described: Facts, facts: Facts) -> Resolved:
-    """All settings of a player, with dotted names, and what its method reports."""
+def resolved(described: Facts, facts: Facts, experiment: Facts) -> Resolved:
+    """All settings of a player, with dotted names, those of the experiment included, and what its method reports."""
+    shared = {f"experiment.{name}": experiment[name] for name in ("labelled", "warm_start") if experiment.get(name)}
     return Resolved(
         player=described["name"],
         title=described["title"],
         paper=described["paper"],
         deviations=described["deviations"],
-        settings=flat(described["settings"]),
+        settings=flat(described["settings"]) | shared,
         found=facts.get("report", []),
     )
 

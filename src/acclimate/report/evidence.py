@@ -25,7 +25,7 @@ from acclimate.engine.inference import PLAIN, windows
 from acclimate.engine.model import Model
 from acclimate.engine.translate import translate, translates
 from acclimate.errors import NumericError, UsageError
-from acclimate.experiment import Domains, Player
+from acclimate.experiment import Domains, Player, reads
 from acclimate.files import write_json
 from acclimate.methods import Need
 from acclimate.networks.norm import batch_norms, restat
@@ -79,8 +79,12 @@ def gather(domains: Domains, players: Sequence[Player], folder: Path) -> None:
 
 
 def compared(players: Sequence[Player]) -> Player:
-    """The player that is held against source-only: the last one that read no target label."""
-    return [player for player in players if not oracle(player)][-1]
+    """The player that is held against source-only: the last one that read no target label.
+
+    Where all methods read a few, the last of them; no oracle ever.
+    """
+    methods = [player for player in players[1:] if not oracle(player)]
+    return [players[0], *methods, *(player for player in methods if reads(player.method) is None)][-1]
 
 
 def oracle(player: Player) -> bool:
@@ -445,7 +449,7 @@ def on_own_statistics(model: Model, domain: Domain, name: str) -> Model:
     if not batch_norms(model.method.net):
         return model
     copied = dataclasses.replace(model, method=copy.deepcopy(model.method))
-    restat(copied.method.net, (x for _, x in inputs(copied, domain, name)))
+    restat(copied.method.net, (piece.x for piece in pieces(copied, domain, name)))
     return copied
 
 

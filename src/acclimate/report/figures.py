@@ -163,8 +163,8 @@ def domain_scatter(embedding: Embedding) -> Markup:
     return _square(embedding.alt, parts)
 
 
-def class_scatter(embedding: Embedding, classes: Sequence[str]) -> Markup:
-    """Target as numerals of the predicted class, source as dots, both in the class's colour."""
+def class_scatter(embedding: Embedding, classes: Sequence[str], said: str) -> Markup:
+    """Target as numerals of the predicted class, source as dots, both in the class's colour; ``said`` begins its words."""
     assert embedding.classes is not None
     parts = []
     for index, name in enumerate(classes):
@@ -180,7 +180,7 @@ def class_scatter(embedding: Embedding, classes: Sequence[str]) -> Markup:
                 index % 12, dots, Markup("").join(numerals)
             )
         )
-    return _square(f"The same points by class. {embedding.alt}", parts)
+    return _square(f"{said} {embedding.alt}", parts)
 
 
 def numeral(index: int, classes: Sequence[str]) -> str:

@@ -19,7 +19,7 @@ CLASS_COLOURS = (
 )  # fmt: skip
 """Okabe and Ito's colours, then others that differ in lightness; numbers and outlines carry the meaning too."""
 
-CHANGES = {"corrected": "#0072b2", "newly wrong": "#d55e00", "still wrong": "#111111", "not labelled": "#767676"}
+CHANGES = {"corrected": "#0072b2", "newly_wrong": "#d55e00", "still_wrong": "#111111", "not_labelled": "#767676"}
 """What became of a pixel whose class changed, and its colour; what is newly wrong is also hatched."""
 
 _PANEL = 224  # pixels up to which a small image is enlarged

@@ -46,6 +46,13 @@ class Player(Part):
     changed: float | None  # share of target predictions that differ from source-only's, first seed
     confidence: Score  # mean largest probability on the target
     minutes: float  # mean over seeds
+    reads: str | None = None  # what it reads of the target's labels, where it is no oracle: "few target labels"
+
+    @property
+    def called(self) -> str:
+        """Its label, marked if it reads target labels."""
+        mark = "oracle" if self.role == "oracle" else self.reads
+        return f"{self.label} ({mark})" if mark else self.label
 
 
 class Warned(Part):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +18,27 @@ from acclimate.files import write_bytes
 from acclimate.report import figures
 from acclimate.report.compose import (
     compose,
+    in_words,
     minutes,
     percent,
     points,
     read,
     repeat_command,
     short,
+    spoken,
     spoken_became,
     unbroken,
 )
 from acclimate.report.evidence import TENSORS
-from acclimate.report.pictures import CHANGES, CLASS_COLOURS, disagreement, overlay, strip, within
-from acclimate.report.schema import Example, Report, load
+from acclimate.report.pictures import CHANGES, CLASS_COLOURS, Picture, disagreement, overlay, strip, within
+from acclimate.report.schema import Report, load
+
+Rows = list[list[Picture]]
 
 HERE = Path(__file__).parent
 PAGE, TWIN = "report.html", "report.json"
-PICTURE_BYTES = 1_700_000  # of all target images; the page stays under 3 MB
+PAGE_BYTES = 2_900_000  # of the whole page, which stays under 3 MB
+PICTURE_BYTES = 1_700_000  # of all target images; this and the next two share what words and charts leave of the page
 DRAWN_BYTES = 400_000  # of all images that methods draw
 TRANSLATED_BYTES = 300_000  # of all source images and what methods make of them
 MOST_CELLS = 12  # classes up to which a confusion matrix is shown in full
@@ -79,11 +85,14 @@ def render(report: Report, tensors: Mapping[str, Tensor]) -> str:
         "short": short,
         "thousands": "{:,}".format,
         "became": spoken_became,
+        "in_words": in_words,
+        "spoken": spoken,
     }
     css = (HERE / "page.css").read_text()
     shown = [player for player in report.players if player.role != "oracle"]
     scored = [player for player in report.players if player.target_test]
-    return environment.get_template("page.html.j2").render(
+    page = functools.partial(
+        environment.get_template("page.html.j2").render,
         report=report,
         css=Markup(css),  # the package's own file
         colours=CLASS_COLOURS,
@@ -95,17 +104,29 @@ def render(report: Report, tensors: Mapping[str, Tensor]) -> str:
         score_axis=figures.score_axis(scored) if scored else [],
         share_axis=share_axis(report),
         share_classes=share_classes(report),
-        pictures=pictures(report, tensors, [player.name for player in shown]),
-        drawn=drawn(report, tensors),
-        pairs=pairs(report, tensors),
         shared_settings=shared_settings(report),
         matrix=report.task == "classification" and len(report.classes) <= MOST_CELLS,
         numbered=len(report.classes) <= figures.MOST_NUMBERED,
     )
+    rows = pictures(report, tensors, [player.name for player in shown])
+    strips, couples = drawn(report, tensors), pairs(report, tensors)
+
+    def filled(encode: Callable[[float, Rows], list[list[str]]]) -> str:
+        """The page with its pictures; ``encode`` gets a budget in bytes and rows of pictures."""
+        return page(
+            pictures=list(zip(report.examples.items, encode(PICTURE_BYTES, rows))),
+            drawn={name: [uri for (uri,) in encode(DRAWN_BYTES / len(strips), row)] for name, row in strips.items()},
+            pairs={name: encode(TRANSLATED_BYTES / len(couples), row) for name, row in couples.items()},
+        )
+
+    empty = filled(lambda budget, rows: [[""] * len(row) for row in rows])
+    asked = PICTURE_BYTES + (DRAWN_BYTES if strips else 0) + (TRANSLATED_BYTES if couples else 0)
+    room = (PAGE_BYTES - len(empty.encode())) / asked
+    return filled(lambda budget, rows: within(int(budget * min(1.0, max(0.0, room))), rows))
 
 
-def pictures(report: Report, tensors: Mapping[str, Tensor], players: list[str]) -> list[tuple[Example, list[str]]]:
-    """Each example with its pictures: the image; of a segmented one each player's overlay, the changes and any truth."""
+def pictures(report: Report, tensors: Mapping[str, Tensor], players: list[str]) -> Rows:
+    """Of each example its pictures: the image; of a segmented one each player's overlay, the changes and any truth."""
     rows = []
     for place in range(len(report.examples.items)):
         image = tensors[f"image/{place}"].numpy()
@@ -121,28 +142,24 @@ def pictures(report: Report, tensors: Mapping[str, Tensor], players: list[str]) 
         if truth is not None:
             row.append(overlay(image, truth, len(report.classes)))
         rows.append(row)
-    return list(zip(report.examples.items, within(PICTURE_BYTES, rows)))
+    return rows
 
 
-def drawn(report: Report, tensors: Mapping[str, Tensor]) -> dict[str, list[str]]:
+def drawn(report: Report, tensors: Mapping[str, Tensor]) -> dict[str, Rows]:
     """By player one picture per class that it draws: its images beside each other."""
-    rows = {
+    return {
         found.player: [[strip(list(row.numpy()))] for row in tensors[f"generated/{found.player}"]]
         for found in report.generated
     }
-    return {player: [uri for (uri,) in within(DRAWN_BYTES // len(rows), pictures)] for player, pictures in rows.items()}
 
 
-def pairs(report: Report, tensors: Mapping[str, Tensor]) -> dict[str, list[list[str]]]:
+def pairs(report: Report, tensors: Mapping[str, Tensor]) -> dict[str, Rows]:
     """By player each source image and what it makes of it."""
     return {
-        found.player: within(
-            TRANSLATED_BYTES // len(report.translated),
-            [
-                [tensors[f"source/{i}"].numpy(), tensors[f"translated/{found.player}/{i}"].numpy()]
-                for i in range(len(found.names))
-            ],
-        )
+        found.player: [
+            [tensors[f"source/{i}"].numpy(), tensors[f"translated/{found.player}/{i}"].numpy()]
+            for i in range(len(found.names))
+        ]
         for found in report.translated
     }
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from acclimate.data.catalog.fundus import LitField
 from acclimate.data.decode import UnusableFile
+from acclimate.data.folder import origin
 from acclimate.data.open import open_domain, open_splits
 from acclimate.errors import DataError
 
@@ -51,6 +52,9 @@ def test_drive(place: Path, save: Callable[..., Path], inner: str) -> None:
     assert [Path(name).name for name in train.names] == ["21_training.tif", "22_training.tif"]
     assert [Path(name).name for name in test.names] == ["01_test.tif", "02_test.tif"]
     assert len(open_domain("drive:all")) == 4
+    assert str(origin(test.images, 0)).endswith("01_test.tif")
+    assert str(origin(test.labels, 0)).endswith("01_manual1.gif")
+    assert open_domain("drive:all").facts["folder"] == test.facts["folder"] == str(place / "drive")
     assert train.classes == ("background", "vessel")
     np.testing.assert_array_equal(test.images[1], eye(2))
     for domain in (train, test):
