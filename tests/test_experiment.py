@@ -12,7 +12,10 @@ import pytest
 import torch
 from folders import masks
 
+from acclimate import experiment as home
+from acclimate import tasks
 from acclimate.data.domain import Domain
+from acclimate.engine.evaluate import Evaluation
 from acclimate.engine.inference import Inference
 from acclimate.engine.model import Model
 from acclimate.errors import UsageError
@@ -21,7 +24,11 @@ from acclimate.experiment import (
     Player,
     carry_out,
     changed_predictions,
+    default_player,
+    hardly_learnt,
+    odd_shares,
     open_domains,
+    score_facts,
     starts_from_source,
 )
 from acclimate.files import read_json
@@ -185,3 +192,77 @@ def test_a_network_for_the_other_task_is_refused_before_anything_is_trained(tmp_
     with pytest.raises(UsageError, match="dtn gives one class for an image; for segmentation choose another network"):
         carry_out(experiment(tmp_path, network="dtn", network_settings={}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_other_methods_are_named_for_the_other_task(tmp_path: Path) -> None:
+    """SHOT is source-free; what is named first is source-free too, and fits."""
+    with pytest.raises(UsageError, match="choose another method, such as adabn, ") as found:
+        carry_out(experiment(tmp_path, methods=("shot",)), tmp_path / "run")
+    assert "dirt-t" not in str(found.value)
+
+
+TWO = tasks.build("segmentation", ("ground", "vessel"))
+THREE = tasks.build("classification", ("a", "b", "c"))
+
+
+@pytest.mark.parametrize(
+    ("predicted", "labelled", "said"),
+    [
+        (
+            (0.10, 0.90),
+            (0.92, 0.08),
+            "'vessel' is predicted on 90 % of the target's pixels, where 8 % of the source's ",
+        ),
+        ((0.62, 0.38), (0.92, 0.08), ""),  # less than five times
+        ((0.98, 0.02), (0.88, 0.12), "'vessel' is predicted on 2 % of the target's pixels, where 12 %"),
+        ((0.96, 0.04), (0.88, 0.12), ""),  # more than a fifth
+        ((0.955, 0.045), (0.995, 0.005), ""),  # nine times, but four points apart
+    ],
+)
+def test_a_class_that_is_oddly_frequent_on_the_target_is_said(predicted: Any, labelled: Any, said: str) -> None:
+    found = odd_shares(predicted, labelled, TWO)
+    assert len(found) == bool(said)
+    assert said in "".join(found)
+    assert "the like" not in "".join(found)
+
+
+def test_of_many_odd_classes_the_oddest_leads() -> None:
+    (found,) = odd_shares((0.02, 0.01, 0.97), (0.5, 0.4, 0.1), THREE)
+    assert found.startswith("'c' is predicted on 97 % of the target's images")
+    assert "(and the like for a, b)" in found
+
+
+@pytest.mark.parametrize(
+    ("confusion", "said"),
+    [
+        ([[20, 72], [1, 7]], "it reaches 8.8 % foreground IoU, where one class for everything gives 8.0 %"),
+        ([[90, 2], [3, 5]], ""),  # IoU 0.5
+        ([[92, 0], [8, 0]], "it reaches 0.0 % foreground IoU"),
+    ],
+)
+def test_a_model_about_as_good_as_one_class_for_everything_has_hardly_learnt(confusion: Any, said: str) -> None:
+    scored = Evaluation(TWO.scores(torch.tensor(confusion)), TWO.primary, None, confusion, 1)
+    found = hardly_learnt(score_facts(scored), TWO)
+    assert len(found) == bool(said)
+    assert said in "".join(found)
+
+
+def test_the_warning_stands_with_every_player_but_an_oracle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(home, "predicted_shares", lambda *_: (torch.tensor([0.01, 0.99]), 0.9))
+    monkeypatch.setattr(home, "source_shares", lambda *_: [0.9, 0.1])
+    results = carry_out(experiment(tmp_path, methods=("adabn",), oracle=True), tmp_path / "run")
+    for name, entry in results["players"].items():
+        told = [text for text in entry["seeds"]["0"]["warnings"] if "is predicted on 99 %" in text]
+        assert len(told) == (name != "trained-on-target")
+
+
+def test_the_method_that_is_meant_reads_no_target_label_if_one_does_not() -> None:
+    def entry(reads: str | None = None, oracle: bool = False) -> dict[str, Any]:
+        return {"oracle": oracle, "reads": reads}
+
+    base, few = {"source-only": entry()}, {"memory-bank-few": entry("few target labels")}
+    oracle = {"trained-on-target": entry(oracle=True)}
+    assert default_player(base | {"suit": entry(), "adabn": entry()} | few | oracle) == "adabn"
+    assert default_player(base | few | oracle) == "memory-bank-few"
+    assert default_player(base | oracle) == "source-only"
+    assert default_player({"source-only": {"oracle": False}, "dann": {"oracle": False}}) == "dann"  # an earlier release

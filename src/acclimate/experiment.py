@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from acclimate import __version__, networks, tasks
+from acclimate import __version__, networks, registry, tasks
 from acclimate.data import open_domain, open_splits
 from acclimate.data.domain import Domain
 from acclimate.data.folder import match_classes
@@ -24,7 +24,7 @@ from acclimate.engine.run import Report
 from acclimate.engine.world import World
 from acclimate.errors import UsageError
 from acclimate.files import read_json, write_json
-from acclimate.methods import Need, find
+from acclimate.methods import Method, Need, find
 from acclimate.networks.contract import Network
 from acclimate.plan import Plan
 from acclimate.random import key
@@ -35,6 +35,9 @@ BASELINE, ORACLE = "source-only", "trained-on-target"
 DEFAULT_NETWORK = {"classification": "dtn", "segmentation": "unet"}
 LOOKED_AT = 1000  # target images whose predictions are summed up without labels
 COLLAPSE = {"classification": 0.95, "segmentation": 0.999}  # share of one class among the predictions of the target
+FACTOR, APART = 5, 0.05  # from which on a class's share on the target differs oddly from that of the source's labels
+LABELS_READ = {"classification": 1000, "segmentation": 96}  # source labels that are counted
+LEARNT = 0.1  # of what one class for everything leaves to a perfect score
 
 Listener = Callable[[str, int, Report], None]
 """Hears every report of the engine, with the method's name and the seed."""
@@ -147,7 +150,8 @@ def check_methods(names: Iterable[str], task: tasks.Task, domains: Domains) -> N
         kind = find(name)
         if task.name not in kind.card.tasks:
             raise UsageError(
-                f"{name} is for {' and '.join(kind.card.tasks)}; for {task.name} choose another method (acclimate methods)"
+                f"{name} is for {' and '.join(kind.card.tasks)}; for {task.name} choose another method, such as "
+                f"{', '.join(alike(kind, task.name))} (acclimate methods says which are for what)"
             )
         if Need.SOURCE in kind.needs and domains.source is None:
             raise UsageError(
@@ -155,6 +159,15 @@ def check_methods(names: Iterable[str], task: tasks.Task, domains: Domains) -> N
             )
         if Need.FEW_TARGET_LABELS in kind.needs and domains.labelled is None:
             raise UsageError(f"{name} needs a few labelled target images: name their folder with --labelled")
+
+
+def alike(kind: type[Method], task: str, count: int = 3) -> list[str]:
+    """Methods for a task, first those that need what ``kind`` needs; no reference and no oracle."""
+    known = {name: find(name) for name in registry.names("methods") if name != BASELINE}
+    fitting = [
+        name for name, other in known.items() if task in other.card.tasks and Need.TARGET_LABELS not in other.needs
+    ]
+    return sorted(fitting, key=lambda name: known[name].needs != kind.needs)[:count]
 
 
 def carry_out(
@@ -205,12 +218,13 @@ def carry_out(
         },
         "players": {},
     }
+    labelled = source_shares(domains.source, len(task.classes))
     for seed in seeds:
         players = []
         for player in _players(
             experiment, domains, task, given, folder / f"seed-{seed}", seed, device, listener, force
         ):
-            judge(player, domains)
+            judge(player, domains, labelled)
             entry = results["players"].setdefault(player.method, {"title": find(player.method).card.title, "seeds": {}})
             entry["oracle"] = Need.TARGET_LABELS in find(player.method).needs
             entry["reads"] = reads(player.method)
@@ -316,24 +330,85 @@ def _seconds(folder: Path, seconds: float) -> float:
     return before + seconds
 
 
-def judge(player: Player, domains: Domains) -> None:
+def judge(player: Player, domains: Domains, labelled: Sequence[float] | None = None) -> None:
     """Add to the player's facts: scores on the source's test images, and on the target's where they are open; label-free
-    facts of the target; and a warning where the model may have collapsed."""
-    facts = player.facts
+    facts of the target; and warnings where the model may have collapsed or has hardly learnt.
+
+    ``labelled``: :func:`source_shares` of the source.
+    """
+    facts, method = player.facts, player.model.method
     for name, domain in (("source_test", domains.source_test), ("target_test", domains.target_test)):
         seen = dataclasses.replace(player.model, preprocess=player.model.preprocess.of(name.partition("_")[0]))
         facts[name] = None if domain is None else score_facts(evaluate(seen, domain))
     shares, confidence = predicted_shares(player.model, domains.target)
-    facts["predicted shares"] = dict(zip(player.model.method.task.classes, shares.tolist()))
+    facts["predicted shares"] = dict(zip(method.task.classes, shares.tolist()))
     facts["mean confidence"] = confidence
-    facts["report"] = [dict(row) for row in player.model.method.report()]
+    facts["report"] = [dict(row) for row in method.report()]
     largest = int(shares.argmax())
-    if shares[largest] > COLLAPSE[player.model.method.task.name]:
-        facts["warnings"] = [
-            *facts["warnings"],
-            f"{shares[largest]:.1%} of the target is predicted as {player.model.method.task.classes[largest]!r}: "
-            "the model may have collapsed; trust it only if that is what the target holds",
-        ]
+    said = []
+    if shares[largest] > COLLAPSE[method.task.name]:
+        said.append(
+            f"{shares[largest]:.1%} of the target is predicted as {method.task.classes[largest]!r}: "
+            "the model may have collapsed; trust it only if that is what the target holds"
+        )
+    elif labelled is not None and Need.TARGET_LABELS not in method.needs:  # an oracle has seen what the target holds
+        said += odd_shares(shares.tolist(), labelled, method.task)
+    if player.method == BASELINE and facts["source_test"] is not None:
+        said += hardly_learnt(facts["source_test"], method.task)
+    if said:
+        facts["warnings"] = [*facts["warnings"], *said]
+
+
+def odd_shares(predicted: Sequence[float], labelled: Sequence[float], task: tasks.Task) -> list[str]:
+    """A warning where classes are predicted on the target far more, or far less, often than the source's labels hold
+    them; no target label is needed."""
+    what = "pixels" if task.name == "segmentation" else "images"
+    odd = [
+        (abs(share - usual), name, share, usual)
+        for name, share, usual in zip(task.classes, predicted, labelled)
+        if abs(share - usual) > APART and (share > FACTOR * usual or FACTOR * share < usual)
+    ]
+    if not odd:
+        return []
+    (_, name, share, usual), *others = sorted(odd, reverse=True)
+    more = ""
+    if others and len(task.classes) > 2:  # of two classes, one says what the other does
+        more = f" (and the like for {', '.join(other for _, other, *_ in others)})"
+    return [
+        f"{name!r} is predicted on {100 * share:.0f} % of the target's {what}, where {100 * usual:.0f} % of the source's "
+        f"labels are {name!r}{more}: the model has hardly learnt yet, or the domains differ in it"
+    ]
+
+
+def hardly_learnt(scored: dict[str, Any], task: tasks.Task) -> list[str]:
+    """A warning where a model scores on the source's own test images about what one class for everything would."""
+    rows = torch.tensor(scored["confusion"])
+    constant = []
+    for k in range(len(task.classes)):
+        counts = torch.zeros_like(rows)
+        counts[:, k] = rows.sum(1)
+        constant.append(task.scores(counts)[task.primary])
+    best, value = max(constant), scored["value"]
+    if not value - best < LEARNT * (1 - best):  # also where nothing can be said: NaN
+        return []
+    return [
+        f"on the source's own held-out images it reaches {100 * value:.1f} % {task.primary}, where one class for everything "
+        f"gives {100 * best:.1f} %: it has hardly learnt the source; train longer (--steps), or look at the labels "
+        "(acclimate check)"
+    ]
+
+
+def source_shares(source: Domain | None, classes: int) -> list[float] | None:
+    """How often each class occurs among the source's labels."""
+    if source is None or source.labels is None:
+        return None
+    most = LABELS_READ[str(source.task)]
+    order = torch.randperm(len(source), generator=torch.Generator().manual_seed(key("report", "shares")))
+    counts = np.zeros(classes)
+    for i in sorted(order[:most].tolist()):
+        flat = np.asarray(source.labels[i]).ravel()
+        counts += np.bincount(flat[flat >= 0], minlength=classes)
+    return (counts / max(1.0, counts.sum())).tolist()
 
 
 def score_facts(evaluation: Evaluation) -> dict[str, Any]:
@@ -401,10 +476,17 @@ def summary(seeds: Iterable[dict[str, Any]]) -> dict[str, Any]:
 def model_folder(path: Path) -> Path:
     """Where the model is in what a user points at: a model's own folder, or a run's best-known one.
 
-    A run holds ``seed-*/<method>``; the first seed's last method that is no oracle is meant.
+    A run holds ``seed-*/<method>``; the first seed's last method that read no target label is meant, or where all
+    methods read a few, the last of these.
     """
     if (path / "model.json").exists() or not (path / "results.json").exists():
         return path
     results = read_json(path / "results.json")
-    names = [name for name, entry in results["players"].items() if not entry["oracle"]]
-    return path / f"seed-{results['seeds'][0]}" / names[-1]
+    return path / f"seed-{results['seeds'][0]}" / default_player(results["players"])
+
+
+def default_player(players: Mapping[str, Mapping[str, Any]]) -> str:
+    """The method that is meant where none is named, of what ``results.json`` says of each."""
+    methods = {name: entry for name, entry in players.items() if not entry["oracle"]}
+    without = [name for name, entry in methods.items() if entry.get("reads") is None and name != BASELINE]
+    return without[-1] if without else list(methods)[-1]

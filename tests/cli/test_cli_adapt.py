@@ -157,11 +157,15 @@ def test_options_that_would_do_nothing_are_refused(run, place, call, tmp_path):
         ("--set dannn.weight=1", "did you mean 'dann'?"),
         ("--set weight=1", "whose setting it is: dann.weight"),
         ("--set dann.weight", "write KEY=VALUE"),
-        ("--set dann.norm=targt", "'norm'"),
+        ("--set dann.norm=targt", "--set dann.norm=targt: must be 'joint', "),
         ("--set plan.stepz=3", "did you mean 'steps'?"),
-        ("--precision float61", "'precision'"),
+        ("--set proda.warm_up=3", "'proda' takes no part here; add --method proda"),
+        ("--set dann.qqqq=3", "(known: "),
+        ("--precision float61", "--precision float61: must be "),
+        ("--lr -1", "--lr -1: must be "),
+        ("--size 0", "--size 0: a side must be at least 1 pixel"),
         ("--augment horizntal", "did you mean 'horizontal'?"),
-        ("--steps 0", "'steps'"),
+        ("--steps 0", "--steps 0: must be greater than"),
         ("--size 3x", "such as 64"),
         ("--crop 16", "use --size"),
         ("--device gpu", "unknown device 'gpu'"),
@@ -250,3 +254,67 @@ def test_default_folders_tell_splits_apart(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert str(choices.default_folder("a/train", "b/train/")) == "runs/a-train-to-b-train"
     assert str(choices.default_folder("camvid:day", "camvid:dusk")) == "runs/camvid-day-to-camvid-dusk"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--method shot", "shot is for classification; for segmentation choose another method, such as adabn, "),
+        ("--method memory-bank-few", "name their folder with --labelled"),
+        ("--network dtn", "dtn gives one class for an image; for segmentation choose another network"),
+        ("--scale -1", "--scale -1.0: must be greater than 0"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_a_line_is_said(call, tmp_path, words, said):
+    for name in ("a", "b"):
+        folders.masks(tmp_path / name, 4)
+    out = tmp_path / "run"
+    answer = call("adapt", "--source", tmp_path / "a", "--target", tmp_path / "b", "--out", out, *words.split())
+    assert answer.code == 2
+    assert said in answer.err
+    assert "source   a" not in answer.err
+    assert not out.exists()
+
+
+def test_few_labels_end_in_a_report(call, tmp_path):
+    """The newcomer's command: the only method reads a few target labels, so it is the one that is compared."""
+    for name, count in (("a", 6), ("b", 6), ("few", 2)):
+        folders.masks(tmp_path / name, count)
+    words = ["adapt", "--source", tmp_path / "a", "--target", tmp_path / "b", "--labelled", tmp_path / "few"]
+    words += ["--method", "memory-bank-few", "--network-set", "width=2", "--network-set", "depth=1"]
+    answer = call(*words, "--steps", "2", "--batch", "2", "--out", tmp_path / "run")
+    assert answer.code == 0, answer.err
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["examples"]["compared"] == "memory-bank-few"
+    assert "few target labels" in (tmp_path / "run" / "report.html").read_text()
+    predicted = call("predict", tmp_path / "run", tmp_path / "b" / "images", "--out", tmp_path / "p")
+    assert "predicted by memory-bank-few (other methods: source-only; --method)" in predicted.out
+
+
+def test_it_says_what_it_does_after_the_training(run):
+    said = [line for line in run.answer.err.splitlines() if line.startswith(("gathering evidence", "writing"))]
+    assert said == [
+        "gathering evidence: predictions",
+        "gathering evidence: features",
+        "gathering evidence: images that methods make",
+        "writing the report",
+    ]
+
+
+def test_ctrl_c_in_the_report_says_how_to_go_on(run, call, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("acclimate.report.write.write", interrupted)
+    answer = call(*run.words)
+    assert answer.code == 130
+    assert "run the same command to continue" in answer.err
+
+
+def test_names_are_listed_only_where_none_is_near(place, call):
+    words = ("adapt", "--source", place / "simulated", "--target", place / "real", "--method")
+    near, far = call(*words, "dannn"), call(*words, "qqqq")
+    assert "known:" not in near.err
+    assert "see: acclimate methods" in near.err
+    assert "known: 3c-gan" in far.err
+    assert "see:" not in far.err

@@ -89,6 +89,14 @@ def test_a_failed_cell_is_said_and_ends_with_1(call, table, tmp_path):
     assert call("bench", table, "--out", tmp_path / "out", "--device", "cpu", "--seeds", "1", "--show").code == 0
 
 
+def test_nothing_to_show_says_what_to_run(call, table, tmp_path):
+    answer = call("bench", table, "--out", tmp_path / "out", "--device", "cpu", "--show")
+    assert answer.code == 0
+    assert answer.out == f"no cell has been run yet in {tmp_path / 'out'}\n"
+    assert answer.err == f"next: acclimate bench {table} --out {tmp_path / 'out'} --device cpu\n"
+    assert not (tmp_path / "out").exists()
+
+
 def test_shards_fill_one_folder(call, table, tmp_path):
     words = ("bench", table, "--out", tmp_path / "out", "--device", "cpu", "--seeds", "1", "--shard")
     assert "2 cells" in call(*words, "1/2").err

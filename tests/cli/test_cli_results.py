@@ -98,6 +98,65 @@ def test_predict_writes_one_row_per_image(run, place, call, tmp_path):
     assert forced.json["images"] == len(rows)
 
 
+def test_predict_says_which_method_it_was(run, place, call, tmp_path):
+    answer = call("predict", run.folder, place / "new", "--out", tmp_path / "p")
+    assert "predicted by dann (other methods: source-only, adabn; --method)" in answer.out
+    assert answer.err.startswith("images 0/12")
+    named = call("predict", run.folder / "seed-0" / "adabn", place / "new", "--out", tmp_path / "q")
+    assert "predicted by adabn\n" in named.out
+    document = call("predict", run.folder, place / "new", "--out", tmp_path / "r", "--json").json
+    assert document["method"] == "dann"
+
+
+def test_evaluate_counts_while_it_is_piped(run, place, call):
+    said = call("evaluate", run.folder, place / "real", "--method", "adabn").err
+    assert "source-only: images 0/30" in said
+    assert "adabn: images 0/30" in said
+
+
+def test_counting_says_a_line_every_ten_seconds(capsys, monkeypatch):
+    from acclimate.cli import console
+
+    now = iter([100.0, 104.0, 111.0, 112.0])
+    monkeypatch.setattr(console.time, "monotonic", lambda: next(now))
+    with console.Progress() as progress:
+        for done in range(4):
+            progress.count(done, 9)
+    assert capsys.readouterr().err.splitlines() == ["images 0/9", "images 2/9"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--window 16 --overlap 1.5", "--overlap 1.5: must be less than 1"),
+        ("--scales 0", "--scales 0: must be greater than 0"),
+        ("--scales 0.001", "--scales 0.001: the smallest must be at least 0.1"),
+        ("--scales x", "--scales x: must be a valid number"),
+        ("--window 0", "--window 0: a side must be at least 1 pixel"),
+    ],
+)
+def test_how_to_predict_is_refused_in_the_words_that_were_typed(run, place, call, tmp_path, words, said):
+    answer = call("predict", run.folder, place / "new", "--out", tmp_path / "p", *words.split())
+    assert answer.code == 2
+    assert said in answer.err
+    assert not (tmp_path / "p").exists()
+
+
+def test_cards_say_tasks_and_what_to_type_next(call):
+    rows = {line.split()[0]: line.split()[1:3] for line in call("methods").out.splitlines()}
+    assert rows["dann"] == ["C", "S"]
+    assert rows["shot"][0] == "C"
+    assert rows["mic"][:2] == ["S", "source"]
+    few = call("methods", "memory-bank-few")
+    assert "--labelled FEW --method memory-bank-few" in few.err
+    fda = call("methods", "fda")
+    assert "or:   acclimate translate RUN SRC --out DIR" in fda.err
+    for name in ("proda", "gam", "memory-bank", "adabn"):
+        card = call("methods", name).out
+        assert ":class:" not in card
+        assert "`" not in card
+
+
 def test_a_recipe_from_a_file_scores_and_reports(place, call, tmp_path):
     text = (
         f'title = "Tiny"\ndescription = "For a test."\nsource = "{place / "simulated"}"\ntarget = "{place / "real"}"\n'

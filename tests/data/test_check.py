@@ -212,3 +212,26 @@ def test_a_mask_in_memory_is_compared_with_its_image() -> None:
     with pytest.raises(DataError, match="second"):
         usable(bad)
     assert usable(bad, "skip").names == ["first"]
+
+
+def masks_with(root: Path, values: list[tuple[int, int]], class_file: str = "") -> Path:
+    for i, (low, high) in enumerate(values):
+        mask = np.full((10, 10), low, np.uint8)
+        mask[:2, :3] = high
+        put(root / "images" / f"{i}.png", noise(i, 10, 10))
+        put(root / "masks" / f"{i}.png", mask)
+    if class_file:
+        (root / "classes.json").write_text(class_file)
+    return root
+
+
+def test_a_value_of_a_single_mask_is_no_silent_class(tmp_path: Path) -> None:
+    odd = [(0, 1)] * 11 + [(0, 254)]
+    (found,) = check(masks_with(tmp_path / "odd", odd))
+    assert (found.kind, found.severity) == ("stray-value", "warning")
+    assert "the value 254 occurs in 1 of 12 masks (0.5% of the pixels)" in found.message
+    assert "11.png" in found.message
+    named = '{"classes": ["ground", "object"], "values": {"254": 1, "1": 1}}'
+    assert check(masks_with(tmp_path / "named", odd, named)) == []
+    assert check(masks_with(tmp_path / "even", [(0, 1)] * 6 + [(0, 254)] * 6)) == []
+    assert check(masks_with(tmp_path / "few", [(0, 1)] * 2 + [(0, 254)])) == []  # of three, one is no exception

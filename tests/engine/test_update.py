@@ -71,6 +71,13 @@ def caught(way: str, bad: int, folder: Path | None = None, **changes: Any) -> tu
     return error.value, runs[0]
 
 
+@pytest.mark.parametrize(("precision", "said"), [("float32", False), ("bfloat16", True)])
+def test_a_higher_precision_is_advised_only_where_there_is_one(precision: str, said: bool) -> None:
+    message = str(caught("term", 3, precision=precision)[0])
+    assert ("--precision float32" in message) == said
+    assert "Lower the learning rate" in message
+
+
 def stopped_before(step: int, **changes: Any) -> dict[str, torch.Tensor]:
     """The state of a healthy run before a step (same schedule: progress counts on all nine steps)."""
     found: dict[str, torch.Tensor] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import types
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 from acclimate.engine.checkpoint import read_tensors
 from acclimate.experiment import Domains
 from acclimate.files import read_json
+from acclimate.methods import find
 from acclimate.networks.contract import Output
 from acclimate.report import evidence
 
@@ -230,6 +232,36 @@ def test_separability_is_half_for_one_distribution_and_one_for_two():
     assert evidence.separability(x, domain) == pytest.approx(0.5, abs=0.1)
     assert evidence.separability(x + 5 * domain[:, None], domain) > 0.99
     assert evidence.separability(x[:205], domain[:205]) is None  # five images say nothing
+    assert evidence.separability(x[:219], domain[:219]) is None
+    assert evidence.separability(x[:220], domain[:220]) is not None
+
+
+def test_two_clusters_are_told_apart_although_there_are_more_features_than_images():
+    """22 images a domain, 64 features, in a quarter of which the clusters lie three of their widths apart."""
+    rng = np.random.default_rng(0)
+    domain = np.repeat([0, 1], 22)
+    x = rng.standard_normal((44, 64))
+    assert evidence.separability(x, domain) == pytest.approx(0.5, abs=0.2)
+    x[:, :16] += 3 * domain[:, None]
+    assert evidence.separability(x, domain) > 0.95
+    assert evidence.separability(x * np.geomspace(1e-3, 1e3, 64), domain) > 0.95  # whatever the features' units
+
+
+def test_the_probe_sees_features_and_not_their_scaled_components(monkeypatch):
+    """Of 22 images a domain: components of all of them, each scaled, make every two images equally far apart."""
+    method = types.SimpleNamespace(task=types.SimpleNamespace(name="segmentation"), needs=find("dann").needs)
+    player = types.SimpleNamespace(method="source-only", model=types.SimpleNamespace(method=method))
+    rng = np.random.default_rng(0)
+    clusters = {
+        "source": rng.standard_normal((22, 64)),
+        "target": rng.standard_normal((22, 64)) + np.repeat([3, 0], [16, 48]),
+    }
+    monkeypatch.setattr(evidence, "features", lambda model, domain, name: clusters[name])
+    monkeypatch.setattr(evidence, "in_two_dimensions", lambda x: np.zeros((len(x), 2), np.float32))
+    domains = {role: types.SimpleNamespace(unlabelled=lambda: [0] * 22) for role in clusters}
+    monkeypatch.setattr(evidence, "some", lambda *_: [0] * 22)
+    found = evidence.embeddings(types.SimpleNamespace(**domains), [player], {})
+    assert found["separability"]["source-only"] > 0.95
 
 
 @pytest.mark.parametrize("points", [np.zeros((30, 4)), np.arange(6.0)[:, None]])

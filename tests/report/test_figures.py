@@ -34,6 +34,14 @@ def test_lines_stay_inside_and_names_are_escaped():
     assert [0 <= float(v) <= 280 for v in re.split("[ ,]", points)] == [True] * 4
 
 
+def test_a_curve_of_one_value_is_a_mark():
+    curve = Curve(name="x", alt="one", lines=[Line(seed=0, steps=[1], values=[0.5])], last=0.5)
+    drawn = figures.line_chart(curve, [StageEnd(name="s", end=2)], "p0")
+    assert drawn.count("<circle") == 1
+    two = curve.model_copy(update={"lines": [Line(seed=0, steps=[1, 2], values=[0.5, 1.0])]})
+    assert "<circle" not in figures.line_chart(two, [StageEnd(name="s", end=2)], "p0")
+
+
 def test_a_curve_without_a_value_is_an_empty_chart():
     curve = Curve(name="x", alt="nothing", lines=[Line(seed=0, steps=[1], values=[None])], last=None)
     assert "polyline" not in figures.line_chart(curve, [StageEnd(name="s", end=1)], "p0")

@@ -64,7 +64,7 @@ def numbers_of(value: Any) -> set[str]:
     if isinstance(value, bool) or value is None:
         return set()
     size = abs(value)
-    ways = {f"{value:,}", str(size), f"{size:.3g}", f"{100 * size:.1f}", f"{100 * size:.0f}", compose.minutes(size)}
+    ways = {f"{value:,}", str(size), f"{size:.3g}", f"{100 * size:.1f}", f"{100 * size:.0f}", compose.duration(size)}
     return {number for way in ways for number in numbers_of(way)}
 
 
@@ -83,7 +83,7 @@ def test_class_names_files_and_commands_are_escaped(done):
     assert "<script" not in html
     assert "&lt;script&gt;" in html
     assert "<b>target" not in html
-    assert "acclimate adapt --source &#39;a &lt;b&gt;&#39; --target c" in html
+    assert "acclimate adapt <span>--source</span> &#39;a &lt;b&gt;&#39; <span>--target</span> c</pre>" in html
     assert ODD in read_json(done.folder / "report.json")["classes"]
 
 
@@ -396,3 +396,46 @@ def _copy(folder, to):
     for name in ("results.json", "evidence.json", "evidence.safetensors", "report.json"):
         shutil.copy(folder / name, to / name)
     return to
+
+
+def test_times_are_seconds_below_two_minutes():
+    assert [compose.duration(minutes) for minutes in (0.16, 1.9, 2.0, 0.005)] == ["10 s", "114 s", "2.0 min", "0.3 s"]
+
+
+def test_a_command_breaks_at_spaces_only_and_loses_nothing():
+    command = "acclimate adapt --set a.b=1 --out runs/x-to-y -f\nimport " + "long-" * 20
+    pieces = compose.words(command)
+    assert "".join(word for word, _ in pieces) == command
+    assert [word for word, whole in pieces if whole] == ["--set", "--out", "runs/x-to-y", "-f"]
+
+
+def test_masks_are_said_in_words():
+    said = compose.mask_facts({"mask_values": {"255": -1, "0": 0, "254": 1}, "masks_without_image": 0})
+    assert said == {"values of classes in masks": "0 and 254", "not scored": "255"}
+    assert compose.mask_facts({"masks_without_image": 3}) == {"masks without an image": 3}
+    assert compose.mask_facts({}) == {}
+
+
+def test_markup_of_docstrings_is_no_text():
+    assert compose.unmarked("as :class:`GIM`, :meth:`~a.b.gap` and ``weight``") == "as GIM, gap and weight"
+
+
+def test_images_are_a_choice_only_where_some_are_left_out(runs, tmp_path):
+    assert "All 20 target images, those first on which" in runs["segmentation", True].html
+    assert "no random sample" not in runs["segmentation", True].html
+    assert "The 24 target images on which" in runs["classification", False].html
+    assert "no random sample" in runs["classification", False].html
+
+
+def test_a_class_that_the_run_warned_of_is_not_named_twice(runs, tmp_path):
+    folder = _copy(runs["segmentation", False].folder, tmp_path)
+    results = read_json(folder / "results.json")
+    facts = results["players"]["adabn"]["seeds"]["0"]
+    names = list(facts["predicted shares"])
+    facts["predicted shares"] = {names[0]: 0.99, names[1]: 0.0}
+    for told, count in (([], 1), ([f"{names[1]!r} is predicted on 0 % of the target's pixels"], 0)):
+        facts["warnings"] = told
+        write_json(folder / "results.json", results)
+        write(folder)
+        texts = [w.text for w in load(folder / "report.json").warnings if w.player == "adabn"]
+        assert sum("never predicted" in text for text in texts) == count

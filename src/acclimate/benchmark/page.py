@@ -52,6 +52,11 @@ class Entry:
         return spread(list(self.scores.values()))
 
     @property
+    def tried(self) -> bool:
+        """Whether any cell of it has been run, with whatever outcome."""
+        return bool(self.scores or self.failures or self.stale)
+
+    @property
     def source_score(self) -> Spread | None:
         """Over seeds, on the source's test."""
         return spread(list(self.source_scores.values()))

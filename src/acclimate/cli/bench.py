@@ -97,6 +97,13 @@ def bench(
             paths = write_tables(chosen, parts, folder, console.command(*context.obj))
     else:
         parts = gather(chosen, folder, {(preset, where): range(seeds)})
+        if not any(entry.tried for part in parts for entry in part.entries.values()):
+            if json:
+                console.document(as_json(chosen, parts))
+            else:
+                console.show(f"no cell has been run yet in {folder}")
+            console.suggest(console.command(*(word for word in context.obj if word not in ("--show", "--json"))))
+            return
         paths = write_tables(chosen, parts, folder, console.command(*context.obj))
     if json:
         console.document(as_json(chosen, parts))

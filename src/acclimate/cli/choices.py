@@ -6,7 +6,8 @@ import json
 import os
 import typing
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,16 +50,43 @@ def typed(text: str) -> Any:
         return {"True": True, "False": False, "None": None}.get(text, text)
 
 
-def settings_of(kind: type[Settings], values: Mapping[str, str]) -> dict[str, Any]:
+@contextmanager
+def named(typed_: Mapping[str, str]) -> Iterator[None]:
+    """What is wrong with a setting is said of what was typed: ``typed_`` holds it by setting, such as ``--overlap 1.5``."""
+    try:
+        yield
+    except UsageError as error:
+        import pydantic
+
+        if not isinstance(error.__cause__, pydantic.ValidationError):
+            raise
+        first = error.__cause__.errors()[0]
+        name = str(first["loc"][0])
+        if name not in typed_:
+            raise
+        wrong = (
+            first["msg"].removeprefix("Value error, ").replace("Input should be", "must be").partition(", unable")[0]
+        )
+        raise UsageError(f"{typed_[name]}: {wrong}") from error
+
+
+def settings_of(kind: type[Settings], values: Mapping[str, str], owner: str = "") -> dict[str, Any]:
     """The values in the types that ``kind`` declares, as JSON.
 
-    Raises :class:`UsageError`, which names the nearest setting.
+    Raises :class:`UsageError`, which says what was typed (``--set OWNER.KEY=VALUE``) and names the nearest setting.
     """
+    written = {name: f"--set {owner}.{name}={value}" for name, value in values.items()}
+    for name in values:
+        if name not in kind.model_fields:
+            near = nearest(name, kind.model_fields)
+            every = "" if near else f" (known: {', '.join(sorted(kind.model_fields)) or 'none'})"
+            raise UsageError(f"{written[name]}: {owner} has no setting {name!r}{near}{every}")
     read = {name: typed(value) for name, value in values.items()}
     for name, field in kind.model_fields.items():
         if name in read and typing.get_origin(field.annotation) is tuple and not isinstance(read[name], list):
             read[name] = [read[name]]  # "--set dann.hidden=100"
-    made = kind(**read).model_dump(mode="json")
+    with named(written):
+        made = kind(**read).model_dump(mode="json")
     return {name: made[name] for name in read}
 
 
@@ -67,6 +95,7 @@ def method_settings(items: Iterable[str] | None, methods: Sequence[str]) -> tupl
 
     Raises :class:`UsageError` for a setting that does not exist or a method that takes no part.
     """
+    from acclimate import registry
     from acclimate.methods import find
     from acclimate.plan import Plan
 
@@ -79,10 +108,14 @@ def method_settings(items: Iterable[str] | None, methods: Sequence[str]) -> tupl
             whose = " or ".join(owners) or "METHOD.KEY or plan.KEY"
             raise UsageError(f"--set {name}={value}: say whose setting it is: {whose}")
         if owner not in (*methods, "plan"):
-            raise unknown("owner of a setting", owner, (*methods, "plan"))
+            near = nearest(owner, (*methods, "plan"))
+            other = (
+                f"; add --method {owner}" if owner in registry.names("methods") else f" ({', '.join(methods)}, plan)"
+            )
+            raise UsageError(f"--set {name}={value}: {owner!r} takes no part here{near or other}")
         grouped.setdefault(owner, {})[setting] = value
-    plan = settings_of(Plan, grouped.pop("plan", {}))
-    return {name: settings_of(find(name).Settings, values) for name, values in grouped.items()}, plan
+    plan = settings_of(Plan, grouped.pop("plan", {}), "plan")
+    return {name: settings_of(find(name).Settings, values, name) for name, values in grouped.items()}, plan
 
 
 def side(text: str | None, option: str) -> list[int] | None:
@@ -90,7 +123,9 @@ def side(text: str | None, option: str) -> list[int] | None:
     if text is None:
         return None
     parts = text.lower().split("x")
-    if len(parts) > 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+    if len(parts) <= 2 and all(part.isdecimal() for part in parts) and not all(int(part) for part in parts):
+        raise UsageError(f"{option} {text}: a side must be at least 1 pixel")
+    if len(parts) > 2 or not all(part.isdecimal() for part in parts):
         raise UsageError(f"{option} {text!r}: write pixels, such as 64, or height x width, such as 64x96")
     numbers = [int(part) for part in parts]
     return numbers if len(numbers) == 2 else numbers * 2
@@ -131,7 +166,7 @@ def _short(ref: str) -> str:
 
 
 def model_at(run: Path, method: str | None, where: torch.device | str = "cpu") -> Model:
-    """The model of a run's method (default: its last one), or the model in a folder of its own.
+    """The model of a run's method (default: its last one that read no target label), or that in a folder of its own.
 
     Raises :class:`DataError` for a run that is not finished or a folder without a model.
     """
@@ -148,6 +183,12 @@ def model_at(run: Path, method: str | None, where: torch.device | str = "cpu") -
     if method not in players:
         raise unknown(f"method of {run}", method, players)
     return Model.load(players[method], where)
+
+
+def others(run: Path, name: str) -> list[str]:
+    """The other methods of a run, which ``--method`` chooses; none where ``run`` is a model."""
+    known = players_of(run) if (run / "results.json").exists() else {}
+    return [other for other in known if other != name]
 
 
 def players_of(run: Path) -> dict[str, Path]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from acclimate.engine.run import Report
 
-SPARSE = 60.0  # seconds between two lines of progress where there is no terminal
+SPARSE, COUNTED = 60.0, 10.0  # seconds between two lines of training, of counting, where there is no terminal
 
 
 def first_process() -> bool:
@@ -108,9 +108,11 @@ def minutes(value: float) -> str:
 
 
 @contextmanager
-def waiting(text: str) -> Iterator[None]:
-    """A spinner while something takes a moment; nothing where there is no terminal."""
+def waiting(text: str, aloud: bool = False) -> Iterator[None]:
+    """A spinner while something takes a moment; where there is no terminal nothing, or a line if it shall be ``aloud``."""
     if not (sys.stderr.isatty() and first_process()):
+        if aloud:
+            say(text)
         yield
         return
     from rich.console import Console
@@ -120,7 +122,8 @@ def waiting(text: str) -> Iterator[None]:
 
 
 class Progress:
-    """Shows how far a run is: a bar on a terminal, otherwise a line when a stage begins and one a minute.
+    """Shows how far a run is: a bar on a terminal, otherwise a line when a stage begins, then one a minute of training and
+    one every ten seconds of counting.
 
     An instance listens to :func:`acclimate.experiment.carry_out` and, as :meth:`count`, to everything that counts.
     """
@@ -154,16 +157,25 @@ class Progress:
     def __call__(self, method: str, seed: int, report: Report) -> None:
         """One report of the engine."""
         note = ", ".join(f"{name} {value:.3f}" for name, value in list((report.means or {}).items())[:2])
-        self._advance(f"{method}, seed {seed}", report.stage, report.done, report.total, note)
+        self._advance(f"{method}, seed {seed}", report.stage, report.done, report.total, note, SPARSE)
 
     def count(self, done: int, total: int, what: str = "images") -> None:
         """So many of so many."""
-        self._advance(what, "", done, total, "")
+        self._advance(what, "", done, total, "", COUNTED)
 
-    def _advance(self, what: str, stage: str, done: int, total: int, note: str) -> None:
+    def note(self, text: str) -> None:
+        """Something begins that cannot be counted."""
+        if self._bars is None:
+            say(text)
+        elif "" in self._tasks:
+            self._bars.update(self._tasks[""], description=text)
+        else:
+            self._tasks[""] = self._bars.add_task(text, total=None, note="")
+
+    def _advance(self, what: str, stage: str, done: int, total: int, note: str, every: float) -> None:
         if self._bars is None:
             stage, now = f"{what} {stage}", time.monotonic()
-            if stage != self._stage or now - self._spoke > SPARSE:
+            if stage != self._stage or now - self._spoke > every:
                 self._stage, self._spoke = stage, now
                 count = f" {done}/{total}" if total else ""
                 say(f"{stage.strip()}{count} {note}".rstrip())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -46,8 +47,10 @@ def evaluate(
         domain = domain or labelled_domain(labelled, run, model, choices.pairs(map_, "--map"))
         from acclimate.engine.evaluate import evaluate as score
 
-        with console.waiting(f"{name}: predicting {len(domain)} images"):
-            found[name or model.method.name] = score(model, domain)
+        called = name or model.method.name
+        with console.Progress() as progress:
+            count = functools.partial(progress.count, what=f"{called}: images")
+            found[called] = score(inference.counted(model, count), domain)
     if json:
         console.document(
             {

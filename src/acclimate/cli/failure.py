@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 import tempfile
 import traceback
@@ -43,7 +44,7 @@ def explain(error: BaseException, *, as_json: bool, debug: bool) -> int:
 def _read(error: BaseException) -> tuple[str, int, str]:
     """Message, exit code, and a second line or nothing."""
     if isinstance(error, AcclimateError):
-        return str(error), error.exit_code, ""
+        return _short(str(error)), error.exit_code, _list(str(error))
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", INTERRUPTED, ""
     if isinstance(error, typer.Abort):
@@ -54,6 +55,18 @@ def _read(error: BaseException) -> tuple[str, int, str]:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return "out of memory; lower --batch, --size or --crop", NUMERIC, ""
     return f"{type(error).__name__}: {error}", UNEXPECTED, ""
+
+
+def _short(message: str) -> str:
+    """Without the list of all names where the nearest one is said."""
+    return re.sub(r"(; did you mean '[^']*'\?) \(known: [^()]*\)", r"\1", message)
+
+
+def _list(message: str) -> str:
+    """Which command lists what was mistyped, where a list was left out."""
+    kinds = {"unknown method '": "methods", "unknown network '": "networks", "unknown data set '": "datasets"}
+    verbs = [verb for start, verb in kinds.items() if message.startswith(start) and _short(message) != message]
+    return f"see: {console.command(*verbs)}" if verbs else ""
 
 
 def _usage(error: Any) -> str:

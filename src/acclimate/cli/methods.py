@@ -24,19 +24,30 @@ def methods(
             console.document(facts)
         else:
             console.show(text(facts))
-        console.suggest(console.command("adapt", "--source", "SRC", "--target", "TGT", "--method", name))
+        few = ["--labelled", "FEW"] if facts["few labels"] else []
+        redraw = [console.command("translate", "RUN", "SRC", "--out", "DIR")] if facts["translates"] else []
+        console.suggest(
+            console.command("adapt", "--source", "SRC", "--target", "TGT", *few, "--method", name),
+            *redraw,
+        )
         return
     cards = [card(known) for known in registry.names("methods")]
     if json:
         console.document(cards)
     else:
         rows = [
-            [facts["name"], facts["needs"], facts["title"] + (f" ({facts['year']})" if facts["year"] else "")]
+            [
+                facts["name"],
+                " ".join(task[0].upper() for task in ("classification", "segmentation") if task in facts["tasks"]),
+                facts["needs"],
+                facts["title"] + (f" ({facts['year']})" if facts["year"] else ""),
+            ]
             for facts in cards
         ]
-        widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-        for first, needs, title in rows:
-            console.show(f"{first:{widths[0]}}  {needs:{widths[1]}}  {title}")
+        widths = [max(len(row[column]) for row in rows) for column in range(3)]
+        for *cells, title in rows:
+            console.show("  ".join([*(f"{cell:{width}}" for cell, width in zip(cells, widths)), title]))
+        console.show("(C: classification, S: segmentation; then what a method needs)")
     console.suggest(console.command("methods", cards[0]["name"]))
 
 
@@ -44,7 +55,9 @@ def card(name: str) -> dict[str, Any]:
     """All that a method says of itself."""
     import inspect
 
+    from acclimate.engine.translate import translates
     from acclimate.methods import Need, find
+    from acclimate.report.compose import unmarked
 
     kind = find(name)
     words = {
@@ -62,10 +75,12 @@ def card(name: str) -> dict[str, Any]:
         "year": known.year,
         "needs": " + ".join(word for need, word in words.items() if need in kind.needs),
         "tasks": list(known.tasks),
-        "idea": inspect.cleandoc(kind.__doc__ or "").replace("``", ""),
-        "when": known.when,
-        "fails": known.fails,
-        "deviations": list(known.deviations),
+        "idea": unmarked(inspect.cleandoc(kind.__doc__ or "")),
+        "when": unmarked(known.when),
+        "fails": unmarked(known.fails),
+        "deviations": [unmarked(line) for line in known.deviations],
+        "few labels": Need.FEW_TARGET_LABELS in kind.needs,
+        "translates": translates(kind),
         "settings": {
             key: field.get_default(call_default_factory=True) for key, field in kind.Settings.model_fields.items()
         },

@@ -11,7 +11,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run or of a model.", show_default=False)]
 Player = Annotated[
     str | None,
-    typer.Option("--method", help="Which method of the run (default: its last one).", show_default=False),
+    typer.Option(
+        "--method", help="Which method of the run (default: the last without target labels).", show_default=False
+    ),
 ]
 Device = Annotated[
     str | None,

@@ -36,14 +36,17 @@ def predict(
 
     model = choices.model_at(run, method, choices.device(device))
     model = inference.under(model, window, overlap, scales, flip)
+    name, others = model.method.name, choices.others(run, model.method.name)
     domain = open_domain(images, task="unlabelled")
     with console.Progress() as progress:
+        progress.count(0, len(domain))
         written = write_predictions(model, domain, out, overlay=overlay, force=force, progress=progress.count)
     classes = model.method.task.classes
     if json:
         console.document(
             {
                 "out": str(out),
+                "method": name,
                 "images": len(domain),
                 "files": [str(path) for path in written.files],
                 "shares": written.shares,
@@ -54,5 +57,6 @@ def predict(
         listed = sorted(written.shares.items(), key=lambda item: -item[1])[:8]
         more = "" if len(classes) <= 8 else ", ..."
         console.show(f"{len(domain)} images -> {written.files[0] if len(written.files) == 1 else out}")
+        console.show(f"predicted by {name}" + (f" (other methods: {', '.join(others)}; --method)" if others else ""))
         console.show(f"{unit}   " + ", ".join(f"{name} {share:.1%}" for name, share in listed) + more)
     console.suggest(console.command("evaluate", run, "LABELLED"))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from acclimate.cli import choices, console
-from acclimate.errors import DataError, UsageError, unknown
+from acclimate.errors import DataError, Interrupted, UsageError, unknown
 
 if TYPE_CHECKING:
     import torch
@@ -54,15 +54,19 @@ def experiment_of(wanted: Wanted) -> Experiment:
         raise unknown("augmentation", wanted.augment, choices.FLIPS)
     kinds = {name: find(name) for name in (BASELINE, *wanted.methods, ORACLE)}
     settings, plan = choices.method_settings(wanted.settings, [BASELINE, *wanted.methods, ORACLE])
-    plan |= {name: value for name, value in wanted.plan.items() if value is not None}
+    given_plan = {name: value for name, value in wanted.plan.items() if value is not None}
+    plan |= given_plan
     plans: dict[str, dict[str, Any]] = {}
     if wanted.lr is not None:
-        plans = {
-            name: {"optimiser": kind.optimiser.replace(lr=wanted.lr).model_dump(mode="json")}
-            for name, kind in kinds.items()
-        }
+        with choices.named({"lr": f"--lr {wanted.lr:g}"}):
+            plans = {
+                name: {"optimiser": kind.optimiser.replace(lr=wanted.lr).model_dump(mode="json")}
+                for name, kind in kinds.items()
+            }
     images: dict[str, Any] = {"geometry": {"flips": wanted.augment}}
     given = {"size": wanted.size, "crop": wanted.crop, "scale": wanted.scale}
+    with choices.named({name: f"--{name} {value}" for name, value in given_plan.items()}):
+        checked = Plan(**plan)
     return Experiment(
         source=wanted.source,
         target=wanted.target,
@@ -71,7 +75,7 @@ def experiment_of(wanted: Wanted) -> Experiment:
         network_settings={name: choices.typed(value) for name, value in wanted.network_set.items()},
         methods=wanted.methods,
         oracle=wanted.oracle,
-        plan=Plan(**plan),
+        plan=checked,
         plans=plans,
         preprocess=images | {name: value for name, value in given.items() if value is not None},
         settings=settings,
@@ -84,7 +88,7 @@ def experiment_of(wanted: Wanted) -> Experiment:
 def carried_out(wanted: Wanted, out: Path | None, device: torch.device, command: str, *, force: bool) -> dict[str, Any]:
     """Look at the data, say what is chosen, train, judge, report."""
     from acclimate import tasks
-    from acclimate.experiment import fresh_network, open_domains
+    from acclimate.experiment import check_methods, fresh_network, method_names, open_domains
 
     experiment = experiment_of(wanted)
     given = None if wanted.model is None else choices.model_at(wanted.model, None)
@@ -100,6 +104,7 @@ def carried_out(wanted: Wanted, out: Path | None, device: torch.device, command:
                 "give a target of the same kind, or a folder with nothing but its images"
             )
         _fits(wanted, task.name)
+        check_methods(method_names(experiment), task, domains)
         changes: dict[str, Any] = {}
         if "batch" not in {name for name, value in wanted.plan.items() if value is not None} and not any(
             item.startswith("plan.batch=") for item in wanted.settings
@@ -112,7 +117,8 @@ def carried_out(wanted: Wanted, out: Path | None, device: torch.device, command:
         if given:
             net, preprocess = given.method.net, given.preprocess
         else:
-            net, preprocess = fresh_network(experiment, domains, task, experiment.plan.seed)
+            with choices.named({"scale": f"--scale {wanted.scale}"}):
+                net, preprocess = fresh_network(experiment, domains, task, experiment.plan.seed)
         lines = choices.plan_lines(experiment, domains, task.name, net, preprocess, device)
     folder = out or choices.default_folder(wanted.source or str(wanted.model), wanted.target)
     state = _state(folder)
@@ -140,21 +146,26 @@ def carry_out_and_report(
     from acclimate.report.evidence import gather
     from acclimate.report.write import write
 
-    with console.Progress() as progress:
-        results = carry_out(
-            experiment,
-            folder,
-            seeds=seeds,
-            score=score,
-            device=device,
-            listener=progress,
-            force=force,
-            after=functools.partial(gather, folder=folder),
-        )
     report = folder / "report.html"
-    if console.first_process():
-        with console.waiting("writing the report"):
-            report = write(folder, command)
+    try:
+        with console.Progress() as progress:
+            results = carry_out(
+                experiment,
+                folder,
+                seeds=seeds,
+                score=score,
+                device=device,
+                listener=progress,
+                force=force,
+                after=functools.partial(gather, folder=folder, progress=progress.note),
+            )
+        if console.first_process():
+            with console.waiting("writing the report", aloud=True):
+                report = write(folder, command)
+    except KeyboardInterrupt:  # outside of training, which has a way of its own to stop
+        raise Interrupted(
+            "interrupted; run the same command to continue: finished methods are not trained again"
+        ) from None
     return {**results, "folder": str(folder), "report": str(report)}
 
 

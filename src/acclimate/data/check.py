@@ -22,6 +22,7 @@ POLICIES = ("error", "skip", "list")
 
 _EXAMPLES = 5
 _UNEVEN = 20
+_FEW, _STRAY = 5, 0.1  # masks from which on a value can be rare; share of masks and of pixels below which it is
 
 Progress = Callable[[int, int], None]
 
@@ -61,15 +62,20 @@ def check(*domains: Domain | str | os.PathLike[str], progress: Progress | None =
     seen: dict[bytes, list[tuple[int, int]]] = defaultdict(list)  # pixels -> (domain, image)
     for number, domain in enumerate(opened):
         counts = np.zeros(len(domain.classes), np.int64)
+        holders: dict[int, list[str]] = defaultdict(list)  # of each class, where it occurs
         for index in range(len(domain)):
+            before = counts.copy()
             found, digest = _image(domain, index, counts)
             findings += found
+            for label in np.flatnonzero(counts > before):
+                holders[int(label)].append(domain.names[index])
             if digest is not None:
                 seen[digest].append((number, index))
             done += 1
             if progress is not None:
                 progress(done, total)
         findings += _balance(domain, counts)
+        findings += _stray(domain, counts, holders)
     findings += _repeated(opened, [places for places in seen.values() if len(places) > 1])
     findings += _classes(opened)
     return sorted(findings, key=lambda finding: ("error", "warning", "note").index(finding.severity))
@@ -183,6 +189,22 @@ def _balance(domain: Domain, counts: np.ndarray) -> Iterator[Finding]:
     if domain.task == "classification" and filled.max() > _UNEVEN * filled.min():
         message = f"the largest class has {filled.max()} images, the smallest {filled.min()}"
         yield Finding("note", "imbalance", domain.name, message, "look at the accuracy per class")
+
+
+def _stray(domain: Domain, counts: np.ndarray, holders: dict[int, list[str]]) -> Iterator[Finding]:
+    """Values of next to no mask that became a class because no ``classes.json`` says which values are classes."""
+    values = [value for value, label in sorted(domain.facts.get("mask_values", {}).items()) if label != IGNORE]
+    if len(domain) < _FEW or len(values) <= 2 or domain.classes != tuple(map(str, values)):
+        return
+    for label, value in enumerate(values):
+        found, share = holders[label], counts[label] / max(1, counts.sum())
+        if found and len(found) <= max(1, _STRAY * len(domain)) and share < _STRAY:
+            message = (
+                f"the value {value} occurs in {len(found)} of {len(domain)} masks ({share:.1%} of the pixels), and counts as "
+                f"a class of its own: {_some(found)}"
+            )
+            advice = "correct these masks, or say in classes.json which values are which classes"
+            yield Finding("warning", "stray-value", domain.name, message, advice)
 
 
 def _repeated(domains: list[Domain], groups: list[list[tuple[int, int]]]) -> Iterator[Finding]:

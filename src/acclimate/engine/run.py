@@ -256,10 +256,12 @@ class Run:
                 self.folder / "failure.json", {"stage": stage.name, **dataclasses.asdict(failure), "files": files}
             )
         some = "; ".join(f"{name}: {', '.join(map(str, names[:3]))}" for name, names in files.items())
+        exact = "" if self.plan.precision == "float32" else ", or use --precision float32"
+        clipped = "Lower the learning rate, set a clip" if exact else "Lower the learning rate, or set a clip"
         raise NumericError(
             f"{failure.term!r} became non-finite in stage {stage.name!r}, step {failure.step}, updating "
-            f"{' and '.join(failure.players)}. The weights are those before that step. Lower the learning rate, set a "
-            f"clip, or use --precision float32. Its images were {some} ..."
+            f"{' and '.join(failure.players)}. The weights are those before that step. {clipped}{exact}. "
+            f"Its images were {some} ..."
         )
 
     def _leave_if_asked(self, position: Position | None) -> None:

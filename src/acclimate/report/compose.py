@@ -46,6 +46,8 @@ from acclimate.report.schema import (
     listed,
 )
 
+WHOLE = 40  # characters of a word of a command up to which it stays on one line
+MASK_FACTS = ("mask_values", "masks_without_image")  # of a domain, said in words
 RARE = 0.01  # share of source labels below which a class that is never predicted is no surprise
 Facts = Mapping[str, Any]
 
@@ -63,6 +65,22 @@ def points(value: float) -> str:
 def minutes(value: float) -> str:
     """Minutes as "2.4", "0.04" or "0.002"."""
     return f"{value:.1f}" if value >= 1 else f"{value:.2f}" if value >= 0.01 else f"{value:.1g}"
+
+
+def duration(value: float) -> str:
+    """Minutes as "2.4 min"; below two as seconds, "10 s" or "0.4 s"."""
+    seconds = 60 * value
+    return f"{value:.1f} min" if value >= 2 else f"{seconds:.0f} s" if seconds >= 1 else f"{seconds:.1g} s"
+
+
+def unmarked(text: str) -> str:
+    """A docstring's or a card's words without the marks of its markup: :class:`GIM` and ``weight`` as GIM and weight."""
+    return re.sub(r":[a-z]+:`~?([^`]*)`", lambda found: found[1].rpartition(".")[2], text).replace("``", "")
+
+
+def words(command: str) -> list[tuple[str, bool]]:
+    """A command's words and the spaces between them, and whether no line may end inside: after the hyphen of "--set"."""
+    return [(word, "-" in word and len(word) <= WHOLE) for word in re.split(r"(\s+)", command) if word]
 
 
 def unbroken(text: str) -> str:
@@ -294,7 +312,9 @@ def warned(results: Facts, players: Sequence[Player], source: Sequence[float] | 
             missing = [
                 f"{name} ({percent(usual)} %)"
                 for name, usual in zip(results["classes"], source or ())
-                if usual > RARE and found[name] == 0
+                if usual > RARE
+                and found[name] == 0
+                and not any(text.startswith(f"{name!r} is predicted") for text in said)
             ]
             if missing and max(found.values()) <= COLLAPSE[results["task"]]:
                 said.append(f"never predicted on the target: {listed(missing)}; in brackets the share of source labels")
@@ -599,9 +619,28 @@ def domain_facts(results: Facts) -> list[DomainFacts]:
         "labelled": "labelled target",
     }
     return [
-        DomainFacts(role=roles[role], name=found["name"], images=found["images"], facts=flat(found["facts"]))
+        DomainFacts(
+            role=roles[role],
+            name=found["name"],
+            images=found["images"],
+            facts=flat({name: value for name, value in found["facts"].items() if name not in MASK_FACTS})
+            | mask_facts(found["facts"]),
+        )
         for role, found in results["domains"].items()
     ]
+
+
+def mask_facts(facts: Facts) -> dict[str, Any]:
+    """What the masks of a folder hold, in words."""
+    table, said = facts.get("mask_values", {}), {}
+    known, ignored = ([str(value) for value, label in table.items() if (label < 0) == left] for left in (False, True))
+    if known:
+        said["values of classes in masks"] = listed(known)
+    if ignored:
+        said["not scored"] = listed(ignored)
+    if facts.get("masks_without_image"):
+        said["masks without an image"] = facts["masks_without_image"]
+    return said
 
 
 def resolved(described: Facts, facts: Facts, experiment: Facts) -> Resolved:
@@ -611,7 +650,7 @@ def resolved(described: Facts, facts: Facts, experiment: Facts) -> Resolved:
         player=described["name"],
         title=described["title"],
         paper=described["paper"],
-        deviations=described["deviations"],
+        deviations=[unmarked(line) for line in described["deviations"]],
         settings=flat(described["settings"]) | shared,
         found=facts.get("report", []),
     )

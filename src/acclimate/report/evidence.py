@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import platform
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from acclimate.engine.inference import PLAIN, windows
 from acclimate.engine.model import Model
 from acclimate.engine.translate import translate, translates
 from acclimate.errors import NumericError, UsageError
-from acclimate.experiment import Domains, Player, reads
+from acclimate.experiment import Domains, Player, reads, source_shares
 from acclimate.files import write_json
 from acclimate.methods import Need
 from acclimate.networks.norm import batch_norms, restat
@@ -37,6 +37,7 @@ FACTS, TENSORS = "evidence.json", "evidence.safetensors"
 SHOWN = 24  # target images
 CANDIDATES = {"classification": 500, "segmentation": 96}  # images among which disagreements are looked for
 EMBEDDED = 250  # images per domain
+PROBED = 20  # images per domain from which on a linear probe says something
 PIXEL_IMAGES, PIXELS, PIXELS_AT_ONCE = 48, 300, 8  # images and pixels per domain; pixels per image and class
 PIECE = 1024  # pixels of a side: larger images pass through a network in such pieces
 TRANSLATED = 6  # source images
@@ -57,23 +58,32 @@ class Seen:
         return float((self.label != other).mean())
 
 
-def gather(domains: Domains, players: Sequence[Player], folder: Path) -> None:
+def gather(
+    domains: Domains, players: Sequence[Player], folder: Path, *, progress: Callable[[str], None] | None = None
+) -> None:
     """Write ``evidence.json`` and ``evidence.safetensors`` from the first seed's players; source-only comes first.
 
     Target labels are read only where the experiment scores (``domains.target_test``); they choose nothing.
+
+    Args:
+        progress: called with what begins.
     """
     tensors: dict[str, Tensor] = {}
-    facts = {
+    facts: dict[str, Any] = {
         "schema": SCHEMA,
         "players": [describe(player) for player in players],
         "versions": versions(),
         "source shares": source_shares(domains.source, len(players[0].model.method.task.classes)),
-        "examples": examples(domains, players, tensors),
-        "embeddings": embeddings(domains, players, tensors),
-        "pixels": pixels(domains, players, tensors),
-        "generated": generated(players, tensors),
-        "translated": translated(domains, players, tensors),
     }
+    begin = progress or (lambda text: None)
+    begin("gathering evidence: predictions")
+    facts["examples"] = examples(domains, players, tensors)
+    begin("gathering evidence: features")
+    facts["embeddings"] = embeddings(domains, players, tensors)
+    facts["pixels"] = pixels(domains, players, tensors)
+    begin("gathering evidence: images that methods make")
+    facts["generated"] = generated(players, tensors)
+    facts["translated"] = translated(domains, players, tensors)
     write_tensors(folder / TENSORS, tensors)
     write_json(folder / FACTS, facts)
 
@@ -302,12 +312,13 @@ def embeddings(domains: Domains, players: Sequence[Player], tensors: dict[str, T
             rows.append(features(seeing(player, players, domain, name), domain, name))
             if classification:
                 classes.append(labels(player.model, domain))
-        x = reduce(np.concatenate(rows))
+        every = np.concatenate(rows)
+        x = reduce(every)
         tensors[f"points/{player.method}"] = torch.from_numpy(in_two_dimensions(x))
         if classification:
             tensors[f"classes/{player.method}"] = torch.from_numpy(np.concatenate(classes))
         counts = [len(domain) for domain in chosen.values()]
-        facts["separability"][player.method] = separability(x, np.repeat(np.arange(len(counts)), counts))
+        facts["separability"][player.method] = separability(every, np.repeat(np.arange(len(counts)), counts))
     return facts
 
 
@@ -481,28 +492,21 @@ def in_two_dimensions(x: NDArray[np.float64]) -> NDArray[np.float32]:
 def separability(x: NDArray[np.float64], domain: NDArray[np.int64]) -> float | None:
     """How often a linear classifier names the domain of points that it was not fitted to, both domains counting alike.
 
-    None where there is one domain, or one has fewer than 10 images.
+    Each feature is scaled by its spread over the points that are fitted. Components of *all* points, scaled alike, would
+    not do: where they are as many as the points, every point is as far from each other one, and one that was left out
+    lies opposite to its own domain.
+
+    None where there is one domain, or one has fewer than 20 images: five folds of them say nothing.
     """
+    from sklearn.decomposition import PCA
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_score
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    if domain.max() == 0 or np.bincount(domain).min() < 10:
+    if domain.max() == 0 or np.bincount(domain).min() < PROBED:
         return None
-    classifier = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=500))
+    turned = PCA(svd_solver="full")  # a rotation, unscaled: fewer numbers to fit, the same classifier
+    classifier = make_pipeline(StandardScaler(), turned, LogisticRegression(class_weight="balanced", max_iter=500))
     folds = StratifiedKFold(5, shuffle=True, random_state=0)
     return float(cross_val_score(classifier, x, domain, cv=folds, scoring="balanced_accuracy").mean())
-
-
-def source_shares(source: Domain | None, classes: int) -> list[float] | None:
-    """How often each class occurs among the source's labels."""
-    if source is None or source.labels is None:
-        return None
-    chosen = some(source, 1000 if source.task == "classification" else CANDIDATES["segmentation"], "shares")
-    counts = np.zeros(classes)
-    assert chosen.labels is not None
-    for i in range(len(chosen)):
-        flat = np.asarray(chosen.labels[i]).ravel()
-        counts += np.bincount(flat[flat >= 0], minlength=classes)
-    return (counts / max(1.0, counts.sum())).tolist()

@@ -144,6 +144,8 @@ def line_chart(curve: Curve, stages: Sequence[StageEnd], css: str) -> Markup:
     parts.append(ending.format(width - right, height - 6, f"{end:,} steps"))
     for line in curve.lines:
         points = [place(s, v) for s, v in zip(line.steps, line.values) if v is not None]
+        if len(points) == 1:  # a line of one point is nothing
+            parts.append(Markup('<circle class="lone {}" cx="{}" cy="{}" r="3"/>').format(css, *points[0]))
         path = " ".join(f"{x},{y}" for x, y in points)
         parts.append(Markup('<polyline class="curve {}" points="{}"/>').format(css, path))
     return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(

@@ -18,8 +18,8 @@ from acclimate.files import write_bytes
 from acclimate.report import figures
 from acclimate.report.compose import (
     compose,
+    duration,
     in_words,
-    minutes,
     percent,
     points,
     read,
@@ -28,6 +28,7 @@ from acclimate.report.compose import (
     spoken,
     spoken_became,
     unbroken,
+    words,
 )
 from acclimate.report.evidence import TENSORS
 from acclimate.report.pictures import CHANGES, CLASS_COLOURS, Picture, disagreement, overlay, strip, within
@@ -80,7 +81,8 @@ def render(report: Report, tensors: Mapping[str, Tensor]) -> str:
     environment.filters |= {
         "percent": percent,
         "points": points,
-        "minutes": minutes,
+        "words": words,
+        "duration": duration,
         "unbroken": unbroken,
         "short": short,
         "thousands": "{:,}".format,
