@@ -18,7 +18,7 @@ from typing import Any
 
 from torch import Tensor
 
-from acclimate import __version__, recipes, tasks
+from acclimate import __version__, recipes
 from acclimate.benchmark.cell import Clock
 from acclimate.data.domain import Domain
 from acclimate.data.preprocess import Preprocess
@@ -98,7 +98,7 @@ def rows(
     fresh, preprocess = network
     assert domains.source is not None
     assert domains.target_test is not None
-    task = tasks.build(str(domains.source.task), domains.source.classes)
+    task = domains.task()
     trained: dict[str, Model] = {}
     for row in listed:
         source = domains.source.joined(translated) if row.translated and translated is not None else domains.source
@@ -133,7 +133,7 @@ def pair(
     """All rows of one pair and seed: first those of the experiment's network, then those of ``network``."""
     domains = open_domains(experiment, None, score=True)
     assert domains.source is not None
-    task = tasks.build(str(domains.source.task), domains.source.classes)
+    task = domains.task()
     plan = experiment.plan.replace(seed=seed)
     place = folder / name / f"seed-{seed}"
     same = {"pair": name, "seed": seed, "primary": task.primary, "acclimate": __version__}

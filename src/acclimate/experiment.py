@@ -74,6 +74,11 @@ class Domains:
     target_test: Domain | None  # None unless the experiment scores
     labelled: Domain | None = None  # a few labelled target images
 
+    def task(self) -> tasks.Task:
+        """What the source's labels ask for, or those of the target where there is no source."""
+        judged = self.source or self.target
+        return tasks.build(str(judged.task), judged.classes)
+
 
 @dataclasses.dataclass(frozen=True)
 class Player:
@@ -197,8 +202,7 @@ def carry_out(
         raise UsageError("give a labelled --source, or a --model that was trained on one")
     task_name = experiment.task or (given.method.task.name if given else None)
     domains = open_domains(experiment, task_name, score)
-    judged = domains.source or domains.target
-    task = given.method.task if given else tasks.build(str(judged.task), judged.classes)
+    task = given.method.task if given else domains.task()
     check_methods(method_names(experiment), task, domains)
     device = torch.device(device) if device else default_device()
     results: dict[str, Any] = {
@@ -438,15 +442,15 @@ def predicted_shares(model: Model, target: Domain) -> tuple[torch.Tensor, float]
 
 def changed_predictions(players: Sequence[Player], target: Domain) -> None:
     """For each player the share of target predictions (images or pixels) that differ from source-only's."""
-    chosen = looked_at(target)
-    for player in players[1:]:
-        same = total = 0
-        pairs = zip(predicted_labels(players[0].model, chosen), predicted_labels(player.model, chosen), strict=True)
-        for (i, before), (j, after) in pairs:
-            assert i == j  # both see the images at one scale, so in one order
-            same += int((before == after).sum())
-            total += before.numel()
-        player.facts["changed"] = 1 - same / total
+    chosen, others, total = looked_at(target), players[1:], 0
+    same = [0] * len(others)
+    for (i, before), *rest in zip(*(predicted_labels(player.model, chosen) for player in players), strict=True):
+        total += before.numel()
+        for place, (j, after) in enumerate(rest):
+            assert i == j  # all see the images at one scale, so in one order
+            same[place] += int((before == after).sum())
+    for player, count in zip(others, same):
+        player.facts["changed"] = 1 - count / total
 
 
 def predicted_labels(model: Model, domain: Domain) -> Iterator[tuple[int, torch.Tensor]]:

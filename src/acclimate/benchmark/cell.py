@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 import torch
 
-from acclimate import __version__, tasks
+from acclimate import __version__
 from acclimate.benchmark.table import BASELINE, Cell, Table
 from acclimate.data.domain import Domain
 from acclimate.engine.adapt import Adapted, adapt
@@ -48,7 +48,6 @@ from acclimate.experiment import (
 from acclimate.files import read_json, write_bytes, write_json
 from acclimate.methods import Need, Train, find
 from acclimate.random import key
-from acclimate.tasks import Task
 
 SCHEMA = 1
 RESULT, FAILURE, BEGUN = "result.json", "failure.json", "begun.json"
@@ -158,8 +157,7 @@ class Bench:
         for cell in cells:
             experiment = self.table.experiment(cell)
             domains = opened(experiment)
-            assert domains.source is not None  # a task names its source
-            check_methods(experiment.methods, tasks.build(str(domains.source.task), domains.source.classes), domains)
+            check_methods(experiment.methods, domains.task(), domains)
             self.identity(cell)
 
     def busy(self, cell: Cell) -> bool:
@@ -246,8 +244,7 @@ class Bench:
         name = experiment.methods[0]
         kind = find(name)
         domains = opened(experiment)
-        assert domains.source is not None  # a task names its source
-        task = tasks.build(str(domains.source.task), domains.source.classes)
+        task = domains.task()
         fresh, preprocess = fresh_network(experiment, domains, task, cell.seed)
         net = fresh if start is None else start.method.net
         clock = Clock(place / "seconds.json")
@@ -383,9 +380,7 @@ def _inputs(fields: str) -> tuple[dict[str, Any] | None, dict[str, Any], dict[st
     """The network's recipe, the preprocessing, and names, classes and sizes of the domains."""
     experiment = Experiment(**json.loads(fields))
     domains = opened(experiment)
-    assert domains.source is not None
-    task: Task = tasks.build(str(domains.source.task), domains.source.classes)
-    net, preprocess = fresh_network(experiment, domains, task, 0)
+    net, preprocess = fresh_network(experiment, domains, domains.task(), 0)
     data: dict[str, Any] = {
         role: {"name": domain.name, "classes": list(domain.classes), "images": len(domain)}
         for role, domain in vars(domains).items()

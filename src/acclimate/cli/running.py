@@ -87,7 +87,6 @@ def experiment_of(wanted: Wanted) -> Experiment:
 
 def carried_out(wanted: Wanted, out: Path | None, device: torch.device, command: str, *, force: bool) -> dict[str, Any]:
     """Look at the data, say what is chosen, train, judge, report."""
-    from acclimate import tasks
     from acclimate.experiment import check_methods, fresh_network, method_names, open_domains
 
     experiment = experiment_of(wanted)
@@ -97,7 +96,7 @@ def carried_out(wanted: Wanted, out: Path | None, device: torch.device, command:
         target = _target_task(experiment)
         if wanted.oracle and target is None:
             raise UsageError(f"--oracle needs labels, and {wanted.target} has none")
-        task = given.method.task if given else tasks.build(str(domains.source.task), domains.source.classes)  # type: ignore[union-attr]
+        task = given.method.task if given else domains.task()
         if target not in (None, task.name):
             raise UsageError(
                 f"the target {wanted.target} is for {target}, the {'model' if given else 'source'} for {task.name}; "

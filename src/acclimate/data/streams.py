@@ -83,6 +83,7 @@ class Stream:
         self.rank, self.world = rank, world
         self.columns: dict[str, Column] = {}
         self._order = functools.lru_cache(4)(self._permutation)
+        self._chosen = functools.lru_cache(64)(self._choose)  # asked for by the batch and by the threads that decode it
         self._images: list[Tensor] | Tensor | None = None
         self._labels: list[Tensor] | Tensor | None = None
         self._ahead: dict[tuple[int, float | None], Future[tuple[Tensor, list[Tensor]]]] = {}
@@ -116,7 +117,7 @@ class Stream:
         """The file names of batch k, for messages."""
         return [self.domain.names[i] for i in self._chosen(k, rare_classes)[0]]
 
-    def _chosen(self, k: int, rare_classes: float | None) -> tuple[np.ndarray, np.ndarray | None]:
+    def _choose(self, k: int, rare_classes: float | None) -> tuple[np.ndarray, np.ndarray | None]:
         """The images of the global batch k, and the class that each was drawn for, if it was."""
         if rare_classes is None:
             return self.indices(k), None
