@@ -422,10 +422,7 @@ def score_facts(evaluation: Evaluation) -> dict[str, Any]:
 
 def looked_at(target: Domain) -> Domain:
     """Up to 1,000 target images, the same ones each time."""
-    if len(target) <= LOOKED_AT:
-        return target.unlabelled()
-    order = torch.randperm(len(target), generator=torch.Generator().manual_seed(key("looked at")))
-    return target.unlabelled().subset(sorted(order[:LOOKED_AT].tolist()))
+    return target.unlabelled().some(LOOKED_AT, "looked at")
 
 
 def predicted_shares(model: Model, target: Domain) -> tuple[torch.Tensor, float]:

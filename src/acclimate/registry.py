@@ -1,4 +1,4 @@
-"""Methods, networks and data sets by name, through entry points; built-ins register exactly as plug-ins do.
+"""Methods, networks, data sets and scores by name, through entry points; built-ins register exactly as plug-ins do.
 
 Listing names imports nothing; loading one imports its module only.
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 from acclimate.errors import UsageError, unknown
 
-KINDS = {"methods": "method", "networks": "network", "datasets": "data set"}
+KINDS = {"methods": "method", "networks": "network", "datasets": "data set", "scores": "score"}
 
 
 @functools.cache
@@ -28,7 +28,7 @@ def _entries(kind: str) -> dict[str, EntryPoint]:
 
 
 def names(kind: str) -> list[str]:
-    """All names of a kind (``methods``, ``networks``, ``datasets``) in the order of the alphabet."""
+    """All names of a kind (``methods``, ``networks``, ``datasets``, ``scores``) in the order of the alphabet."""
     return sorted(_entries(kind))
 
 

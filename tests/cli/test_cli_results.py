@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -106,6 +107,51 @@ def test_predict_says_which_method_it_was(run, place, call, tmp_path):
     assert "predicted by adabn\n" in named.out
     document = call("predict", run.folder, place / "new", "--out", tmp_path / "r", "--json").json
     assert document["method"] == "dann"
+
+
+def test_report_puts_runs_side_by_side(run, place, call, tmp_path):
+    """Two copies of one run: the page has both, each with its own source-only, and no target score."""
+    for name in ("one", "two"):
+        shutil.copytree(run.folder, tmp_path / name)
+    words = ("report", tmp_path / "one", tmp_path / "two", "--out", tmp_path / "both")
+    answer = call(*words, "--json")
+    assert answer.code == 0, answer.err
+    assert answer.json == {"report": str(tmp_path / "both" / "report.html")}
+    twin = json.loads((tmp_path / "both" / "report.json").read_text())
+    assert [player["name"] for player in twin["players"]] == [
+        f"{run}/{method}" for run in ("one", "two") for method in ("source-only", "adabn", "dann")
+    ]
+    assert twin["scored"] is False
+    assert twin["command"] == " ".join(["acclimate", *map(str, words), "--json"])
+    assert twin["runs"][0]["command"].startswith("acclimate adapt --source")
+    assert f"next: acclimate compare {tmp_path / 'one'} {tmp_path / 'two'}" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ("RUN RUN", 2, "add --out DIR"),
+        ("RUN --device cpu", 2, "leave it out"),
+        ("RUN --out RUN", 2, "give a folder of its own"),
+        ("NEW --out OUT", 3, "holds no run, no benchmark and no model"),
+    ],
+)
+def test_report_says_what_it_needs(run, place, call, tmp_path, words, code, said):
+    names = {"RUN": run.folder, "NEW": place / "new", "OUT": tmp_path / "out"}
+    answer = call("report", *(names.get(word, word) for word in words.split()))
+    assert answer.code == code
+    assert said in answer.err
+
+
+def test_report_of_an_unfinished_run_says_what_is_there(run, call, tmp_path):
+    shutil.copytree(run.folder / "seed-0" / "adabn", tmp_path / "half" / "seed-0" / "adabn")
+    (tmp_path / "half" / "seed-0" / "dann").mkdir()
+    (tmp_path / "half" / "seed-0" / "dann" / "identity.json").write_text("{}")
+    failed = {"stage": "adapt", "step": 12, "term": "domain", "players": [], "files": {}}
+    (tmp_path / "half" / "seed-0" / "dann" / "failure.json").write_text(json.dumps(failed))
+    answer = call("report", tmp_path / "half")
+    assert answer.code == 3
+    assert "finished: adabn; not finished: dann; dann (seed-0) stopped in adapt, step 12: domain" in answer.err
 
 
 def test_evaluate_counts_while_it_is_piped(run, place, call):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import several
 import torch
 import toys
 
@@ -17,6 +18,7 @@ from acclimate.experiment import Domains, Experiment, Player, carry_out
 from acclimate.methods import find
 from acclimate.plan import Plan
 from acclimate.report.evidence import gather
+from acclimate.report.schema import Report
 from acclimate.report.write import write
 
 ODD = "<script>alert('ring')</script>"
@@ -115,3 +117,15 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, bool], Don
         (task, score): run(task, tmp_path_factory.mktemp("run"), score, (0, 1) if score else (0,))
         for task, score in KINDS
     }
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> several.Place:
+    """Several runs of one target."""
+    return several.finish(tmp_path_factory.mktemp("several"))
+
+
+@pytest.fixture(scope="session")
+def both(finished: several.Place, tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, str]:
+    """One page over ``one``, ``two`` and the benchmark's task."""
+    return finished.merged(tmp_path_factory.mktemp("both"), "one", "two", "cells/toy")

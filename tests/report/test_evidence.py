@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from acclimate.engine import seeing
 from acclimate.engine.checkpoint import read_tensors
 from acclimate.experiment import Domains
 from acclimate.files import read_json
@@ -137,55 +138,25 @@ def test_pieces_of_large_images_give_the_features_of_the_whole(runs, monkeypatch
     pointwise = torch.nn.Conv2d(1, 12, 1)
     model.method.net.forward = lambda x: Output(model.method.net.head(pointwise(x)), pointwise(x), {})
     whole = evidence.features(model, source, "source")
-    monkeypatch.setattr(evidence, "PIECE", 16)  # the images have 32 x 32 pixels
-    parts = list(evidence.pieces(model, source, "source"))
-    assert max(piece.x.shape[0] * piece.x.shape[2] * piece.x.shape[3] for piece in parts) == 16 * 16
-    assert len(parts) == 4 * len(source)
+    monkeypatch.setattr(seeing, "PIECE", 16)  # the images have 32 x 32 pixels
     np.testing.assert_allclose(evidence.features(model, source, "source"), whole, atol=1e-5)
-    label = np.asarray(source.labels[parts[3].index[0]])
-    np.testing.assert_array_equal(parts[3].label(label), label[16:, 16:])
     assert evidence.at_pixels(model, source, "source")[0].shape[1] == 12
-
-
-def test_statistics_of_large_images_come_from_their_pieces(runs, monkeypatch):
-    """They are those of the whole images for a first layer that sees single pixels; no more than a piece passes at once."""
-    done = runs["segmentation", True]
-    model, source = done.players[1].model, done.domains.source
-    model = dataclasses.replace(model, method=copy.deepcopy(model.method))
-    seen: list[int] = []
-    norm = torch.nn.BatchNorm2d(1)
-    model.method.net.add_module("first", norm)
-    forward = model.method.net.forward
-
-    def watched(self, x):
-        seen.append(x.shape[0] * x.shape[2] * x.shape[3])
-        return forward(self.first(x))
-
-    monkeypatch.setattr(type(model.method.net), "forward", watched)
-    monkeypatch.setattr(evidence, "PIECE", 16)  # the images have 32 x 32 pixels
-    found = evidence.on_own_statistics(model, source, "source").method.net.first
-    assert max(seen) == 16 * 16
-    x = torch.cat([x for _, x in evidence.inputs(model, source, "source")]).double()
-    assert float(found.running_mean) == pytest.approx(x.mean().item(), rel=1e-4)
-    assert float(found.running_var) == pytest.approx(x.var().item(), rel=1e-3)
 
 
 def test_a_method_that_reads_target_labels_is_compared_only_where_no_other_is(runs):
     done = runs["segmentation", False]
     first, second = done.players[:2]
-    few = dataclasses.replace(second, method="memory-bank-few")
+    few = dataclasses.replace(second, method="few", model=_called(second.model, "memory-bank-few"))
     assert evidence.compared([first, second, few]) is second
     assert evidence.compared([first, few]) is few
     assert evidence.compared([first]) is first
 
 
-def test_each_domain_is_seen_at_its_own_scale(runs):
-    done = runs["segmentation", True]
-    model = dataclasses.replace(
-        done.players[0].model, preprocess=done.players[0].model.preprocess.replace(scale=(0.5, 2.0))
-    )
-    for name, side in (("source", 16), ("target", 64)):
-        assert next(evidence.pieces(model, done.domains.source, name)).size == (side, side)
+def _called(model, name):
+    """The same model under the name of another method."""
+    method = copy.copy(model.method)
+    method.name = name
+    return dataclasses.replace(model, method=method)
 
 
 def _tensors(folder):

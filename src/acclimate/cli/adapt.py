@@ -86,6 +86,10 @@ def adapt(
     warm_start: Annotated[
         bool, typer.Option("--warm-start", help="Start every method from the source-only network.")
     ] = False,
+    tensorboard: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Also write losses and metrics for TensorBoard.", show_default=False),
+    ] = None,
     force: options.Force = False,
     json: options.Json = False,
 ) -> None:
@@ -116,7 +120,9 @@ def adapt(
         warm_start=warm_start,
     )
     command = console.command(*context.obj)
-    results: dict[str, Any] = carried_out(wanted, out, choices.device(device), command, force=force)
+    results: dict[str, Any] = carried_out(
+        wanted, out, choices.device(device), command, force=force, tensorboard=tensorboard
+    )
     if json:
         console.document(results)
     else:

@@ -13,6 +13,7 @@ from acclimate.cli import (
     bench,
     check,
     cite,
+    compare,
     console,
     datasets,
     demo,
@@ -21,6 +22,7 @@ from acclimate.cli import (
     download,
     evaluate,
     export,
+    fine_tune,
     import_,
     methods,
     networks,
@@ -28,6 +30,7 @@ from acclimate.cli import (
     report,
     study,
     translate,
+    tune,
 )
 
 SECTIONS: dict[str, dict[str, Callable[..., None]]] = {
@@ -36,7 +39,10 @@ SECTIONS: dict[str, dict[str, Callable[..., None]]] = {
         "check": check.check,
         "diagnose": diagnose.diagnose,
         "adapt": adapt.adapt,
+        "tune": tune.tune,
+        "compare": compare.compare,
         "evaluate": evaluate.evaluate,
+        "fine-tune": fine_tune.fine_tune,
         "predict": predict.predict,
         "translate": translate.translate,
         "report": report.report,
@@ -66,16 +72,34 @@ EXAMPLES = {
         "acclimate adapt --source simulated/ --target microscope/ --method adabn --method dann --set dann.weight=0.5",
         "acclimate adapt --model runs/simulated-to-microscope --target other-microscope/",
     ),
+    "compare": (
+        "acclimate compare runs/simulated-to-microscope",
+        "acclimate compare runs/simulated-to-microscope runs/other-settings --score dev",
+        "acclimate compare runs/simulated-to-microscope --labels labelled/",
+    ),
+    "tune": (
+        "acclimate tune --source simulated/ --target microscope/ --method dann",
+        "acclimate tune --source simulated/ --target microscope/ --method dann --trials 40 --search lr=1e-3:1e-1:log "
+        "--search dann.weight=0.1,0.3,1",
+    ),
     "evaluate": (
         "acclimate evaluate runs/simulated-to-microscope labelled/",
         "acclimate evaluate runs/simulated-to-microscope labelled/ --map cell=nucleus --map dirt=ignore",
+    ),
+    "fine-tune": (
+        "acclimate fine-tune runs/simulated-to-microscope --labelled labelled/",
+        "acclimate fine-tune runs/simulated-to-microscope --labelled labelled/ --test other-labelled/ --k 5,20,50",
     ),
     "predict": (
         "acclimate predict runs/simulated-to-microscope new-images/ --out predictions/",
         "acclimate predict runs/simulated-to-microscope slides/ --out predictions/ --window 512 --scales 0.75,1,1.25 --flip",
     ),
     "translate": ("acclimate translate runs/simulated-to-microscope simulated/ --out simulated-in-microscope-look/",),
-    "report": ("acclimate report runs/simulated-to-microscope",),
+    "report": (
+        "acclimate report runs/simulated-to-microscope",
+        "acclimate report runs/simulated-to-microscope runs/other-settings --out runs/report",
+        "acclimate report runs/bench-digits/cells/mnist-to-usps --out runs/report-usps",
+    ),
     "study": ("acclimate study bn", "acclimate study dann", "acclimate study bn --size paper --seeds 3 --device cuda"),
     "bench": (
         "acclimate bench --list",

@@ -219,7 +219,7 @@ def next_command(found: Diagnosis, source: str, target: str, model: Path | None)
         if found.advised == "adapt":
             return console.command("adapt", "--model", model, "--target", target, "--method", "adabn")
         if found.advised == "label":
-            return console.command("evaluate", model, "LABELLED")
+            return console.command("fine-tune", run_of(model) or model, "--labelled", "LABELLED")
         if found.advised == "nothing":
             return console.command("predict", model, target, "--out", "predictions")
         return console.command("adapt", "--source", source, "--target", target, "--method", "self-training")

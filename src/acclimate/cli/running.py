@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Sequence
@@ -14,7 +15,9 @@ from acclimate.errors import DataError, Interrupted, UsageError, unknown
 if TYPE_CHECKING:
     import torch
 
-    from acclimate.experiment import Domains, Experiment
+    from acclimate.engine.run import Report
+    from acclimate.exchange.tensorboard import TensorBoard
+    from acclimate.experiment import Domains, Experiment, Listener
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,8 +88,19 @@ def experiment_of(wanted: Wanted) -> Experiment:
     )
 
 
-def carried_out(wanted: Wanted, out: Path | None, device: torch.device, command: str, *, force: bool) -> dict[str, Any]:
-    """Look at the data, say what is chosen, train, judge, report."""
+@dataclasses.dataclass(frozen=True)
+class Ready:
+    """What was typed, and what a look at the images has added to it."""
+
+    experiment: Experiment
+    domains: Domains
+    lines: list[str]  # what is said of it before anything is trained
+    folder: Path  # where no other is named
+    has_labels: bool  # whether the target has some; they stay closed
+
+
+def ready(wanted: Wanted, device: torch.device) -> Ready:
+    """Look at the images and choose what was left open. Raises :class:`UsageError` for what cannot work on them."""
     from acclimate.experiment import check_methods, fresh_network, method_names, open_domains
 
     experiment = experiment_of(wanted)
@@ -119,15 +133,40 @@ def carried_out(wanted: Wanted, out: Path | None, device: torch.device, command:
             with choices.named({"scale": f"--scale {wanted.scale}"}):
                 net, preprocess = fresh_network(experiment, domains, task, experiment.plan.seed)
         lines = choices.plan_lines(experiment, domains, task.name, net, preprocess, device)
-    folder = out or choices.default_folder(wanted.source or str(wanted.model), wanted.target)
-    state = _state(folder)
-    for line in lines:
+    folder = choices.default_folder(wanted.source or str(wanted.model), wanted.target)
+    return Ready(experiment, domains, lines, folder, target is not None)
+
+
+def carried_out(
+    wanted: Wanted, out: Path | None, device: torch.device, command: str, *, force: bool, tensorboard: Path | None
+) -> dict[str, Any]:
+    """Look at the data, say what is chosen, train, judge, report."""
+    with contextlib.ExitStack() as stack:
+        listeners = [] if tensorboard is None else [stack.enter_context(curves(tensorboard))]
+        chosen = ready(wanted, device)
+        folder = out or chosen.folder
+        state = _state(folder)
+        announce(chosen, folder, state)
+        results = carry_out_and_report(
+            chosen.experiment, folder, command, device=device, force=force, listeners=listeners
+        )
+    return {**results, "target has labels": chosen.has_labels}
+
+
+def curves(folder: Path) -> TensorBoard:
+    """A listener that draws curves. Raises :class:`UsageError`, before anything is trained, where the extra is missing."""
+    from acclimate.exchange.tensorboard import TensorBoard
+
+    return TensorBoard(folder)
+
+
+def announce(chosen: Ready, folder: Path, state: str) -> None:
+    """Say what was found and chosen; where nothing has begun, ``state`` is empty and every image is decoded once."""
+    for line in chosen.lines:
         console.say(line)
     console.say(f"{'out':8} {folder}{state}")
     if not state:
-        _all_decode(domains, experiment)
-    results = carry_out_and_report(experiment, folder, command, device=device, force=force)
-    return {**results, "target has labels": target is not None}
+        _all_decode(chosen.domains, chosen.experiment)
 
 
 def carry_out_and_report(
@@ -139,8 +178,12 @@ def carry_out_and_report(
     force: bool,
     seeds: Sequence[int] | None = None,
     score: bool = False,
+    listeners: Sequence[Listener] = (),
 ) -> dict[str, Any]:
-    """``carry_out`` with a progress bar, then the report; the result knows both places."""
+    """``carry_out`` with a progress bar, then the report; the result knows both places.
+
+    ``listeners`` hear every report of the engine beside the bar.
+    """
     from acclimate.experiment import carry_out
     from acclimate.report.evidence import gather
     from acclimate.report.write import write
@@ -154,7 +197,7 @@ def carry_out_and_report(
                 seeds=seeds,
                 score=score,
                 device=device,
-                listener=progress,
+                listener=all_of(progress, *listeners),
                 force=force,
                 after=functools.partial(gather, folder=folder, progress=progress.note),
             )
@@ -166,6 +209,16 @@ def carry_out_and_report(
             "interrupted; run the same command to continue: finished methods are not trained again"
         ) from None
     return {**results, "folder": str(folder), "report": str(report)}
+
+
+def all_of(*listeners: Listener) -> Listener:
+    """One listener whose reports all of them hear."""
+
+    def hear(method: str, seed: int, report: Report) -> None:
+        for listener in listeners:
+            listener(method, seed, report)
+
+    return hear
 
 
 def _all_decode(domains: Domains, experiment: Experiment) -> None:

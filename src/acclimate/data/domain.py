@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from acclimate.errors import DataError
-from acclimate.random import key
+from acclimate.random import generator, key
 
 IGNORE = -1
 """The label that no loss and no metric counts. Mask files write it as 255."""
@@ -91,6 +92,13 @@ class Domain:
         return dataclasses.replace(
             self, images=Subset(self.images, indices), labels=labels, names=[self.names[int(i)] for i in indices]
         )
+
+    def some(self, count: int, *what: Any) -> Domain:
+        """Up to ``count`` images in their order, drawn at random by the key ``what``: the same ones each time."""
+        if len(self) <= count:
+            return self
+        order = torch.randperm(len(self), generator=generator(*what))
+        return self.subset(sorted(order[:count].tolist()))
 
     def joined(self, other: Domain) -> Domain:
         """The images of both domains, these first; with labels where both have them.

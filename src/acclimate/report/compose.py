@@ -21,6 +21,7 @@ from acclimate.report.evidence import FACTS
 from acclimate.report.evidence import SCHEMA as EVIDENCE_SCHEMA
 from acclimate.report.schema import (
     SCHEMA,
+    Absent,
     Became,
     Confusion,
     Curve,
@@ -37,6 +38,7 @@ from acclimate.report.schema import (
     Report,
     Resolved,
     Role,
+    Run,
     Score,
     Shares,
     StageEnd,
@@ -47,6 +49,7 @@ from acclimate.report.schema import (
 )
 
 WHOLE = 40  # characters of a word of a command up to which it stays on one line
+NAMED = 4  # methods up to which a sentence names each
 MASK_FACTS = ("mask_values", "masks_without_image")  # of a domain, said in words
 RARE = 0.01  # share of source labels below which a class that is never predicted is no surprise
 Facts = Mapping[str, Any]
@@ -102,18 +105,22 @@ def read(folder: Path) -> tuple[Facts, Facts]:
 
 
 def compose(results: Facts, evidence: Facts, tensors: Mapping[str, Tensor], folder: Path, command: str) -> Report:
-    """The report's data. ``tensors`` are those of the evidence."""
+    """The report's data. ``tensors`` are those of the evidence.
+
+    ``results`` are of one run, or of several as :mod:`acclimate.report.merge` puts them together: then each player has
+    seeds, a ``baseline`` and an ``experiment`` of its own.
+    """
     described = {player["name"]: player for player in evidence["players"]}
     found = [player_row(results, name, described[name]) for name in results["players"]]
     labels = {player.name: player.label for player in found}
     classes = list(results["classes"])
-    experiment, seeds = results["experiment"], results["seeds"]
+    left_out = list(results.get("left out", []))
     trained = [name for name in labels if any(facts["history"] for facts in per_seed(results, name))]
     shown = warned(results, found, evidence["source shares"])
     return Report(
         schema_version=SCHEMA,
         acclimate=results["acclimate"],
-        title=f"{experiment['source'] or experiment['model']} → {experiment['target']}",
+        title=f"{listed(origins(results))} → {results['experiment']['target']}",
         verdict=verdict(results, found, shown),
         advice=advice(results, found),
         next_command=next_command(results, folder),
@@ -122,10 +129,10 @@ def compose(results: Facts, evidence: Facts, tensors: Mapping[str, Tensor], fold
         classes=classes,
         primary=results["primary"],
         scored=results["scored"],
-        seeds=seeds,
+        seeds=results["seeds"],
         players=found,
         examples=examples(evidence["examples"], classes, labels, results["scored"]),
-        curves=[curves(results, player) for player in found if player.name in trained],
+        curves=[curves(results, player) for player in found if player.name in trained and player.name not in left_out],
         embeddings=embeddings(evidence["embeddings"], tensors, found, classes),
         pixels=pixels(evidence.get("pixels", {}), tensors, found, classes),
         generated=[generated(facts, tensors, classes, labels) for facts in evidence.get("generated", [])],
@@ -134,10 +141,16 @@ def compose(results: Facts, evidence: Facts, tensors: Mapping[str, Tensor], fold
         confusions=confusions(results, found),
         per_class=per_class(results, found),
         domains=domain_facts(results),
-        settings=[resolved(described[player.name], per_seed(results, player.name)[0], experiment) for player in found],
+        settings=[
+            resolved(described[player.name], per_seed(results, player.name)[0], experiment_of(results, player.name))
+            for player in found
+        ],
         versions=evidence["versions"],
         command=command,
         notes=notes(results, found),
+        runs=[Run(**facts) for facts in results.get("runs", [])],
+        absent=[Absent(**facts) for facts in results.get("absent", [])],
+        left_out=left_out,
     )
 
 
@@ -151,8 +164,31 @@ def finite(value: Any) -> Any:
 
 
 def per_seed(results: Facts, name: str) -> list[Facts]:
-    """A player's facts, in the order of the seeds."""
-    return [results["players"][name]["seeds"][str(seed)] for seed in results["seeds"]]
+    """A player's facts, in the order of its seeds."""
+    return list(results["players"][name]["seeds"].values())
+
+
+def seeds_of(results: Facts, name: str) -> list[int]:
+    """A player's seeds: in several runs not all players have the same ones."""
+    return [int(seed) for seed in results["players"][name]["seeds"]]
+
+
+def baseline_of(results: Facts, name: str) -> str | None:
+    """The source-only of a player's own run, where there is one."""
+    entry = results["players"][name]
+    return entry["baseline"] if "runs" in results else BASELINE
+
+
+def experiment_of(results: Facts, name: str) -> Facts:
+    """What a player is a part of."""
+    found: Facts = results["players"][name].get("experiment") or results["experiment"]
+    return found
+
+
+def origins(results: Facts) -> list[str]:
+    """The sources, or the models in their place."""
+    experiments = [experiment_of(results, name) for name in results["players"]]
+    return list(dict.fromkeys(str(each["source"] or each["model"]) for each in experiments))
 
 
 def score(values: Iterable[float | None]) -> Score | None:
@@ -176,13 +212,16 @@ def mean(values: Iterable[float | None]) -> float | None:
 
 def player_row(results: Facts, name: str, described: Facts) -> Player:
     """One row of the table."""
-    seeds, before = per_seed(results, name), per_seed(results, BASELINE)
-    role: Role = "oracle" if results["players"][name]["oracle"] else "baseline" if name == BASELINE else "method"
+    seeds, reference = per_seed(results, name), baseline_of(results, name)
+    role: Role = "oracle" if results["players"][name]["oracle"] else "baseline" if name == reference else "method"
+    before = results["players"][reference]["seeds"] if reference else {}
     target = values(seeds, "target_test") if results["scored"] else [None] * len(seeds)
-    reference = values(before, "target_test") if results["scored"] else target
     ends = [facts["target_test"]["interval"] for facts in seeds if results["scored"] and facts["target_test"]]
     low, high = (mean(end[side] for end in ends) for side in (0, 1))
-    differences = [None if a is None or b is None else a - b for a, b in zip(target, reference)]
+    differences = []
+    for seed, after in zip(results["players"][name]["seeds"], target):
+        (earlier,) = values([before[seed]], "target_test") if seed in before else [None]
+        differences.append(None if after is None or earlier is None else after - earlier)
     confidence = score(facts["mean confidence"] for facts in seeds)
     assert confidence is not None
     return Player(
@@ -198,6 +237,8 @@ def player_row(results: Facts, name: str, described: Facts) -> Player:
         confidence=confidence,
         minutes=statistics.fmean(facts["seconds"] for facts in seeds) / 60,
         reads=results["players"][name].get("reads"),  # results of earlier releases do not say
+        seeds=seeds_of(results, name),
+        baseline=None if role == "baseline" else reference,
     )
 
 
@@ -206,10 +247,10 @@ def values(seeds: Sequence[Facts], which: str) -> list[float | None]:
     return [facts[which]["value"] if facts[which] else None for facts in seeds]
 
 
-def unclear(player: Player, baseline: Player) -> bool:
+def unclear(player: Player, baseline: Player | None) -> bool:
     """Whether seeds or the choice of test images could explain the difference from source-only."""
     difference = player.difference
-    if difference is None or baseline.target_test is None:
+    if difference is None or baseline is None or baseline.target_test is None:
         return False
     within_seeds = difference.deviation is not None and abs(difference.mean) <= 2 * difference.deviation
     inside = player.interval is not None and player.interval[0] <= baseline.target_test.mean <= player.interval[1]
@@ -224,20 +265,23 @@ def verdict(results: Facts, players: Sequence[Player], warned_: Sequence[Warned]
     methods = [player for player in players if player.role == "method"]
     baseline = players[0]
     if not results["scored"]:
-        did = listed([f"{player.called} changes {percent(player.changed or 0)} %" for player in methods])
+        did = what_changed([player for player in methods if player.changed is not None])
         look = f"{len(warned_)} {'thing looks' if len(warned_) == 1 else 'things look'} suspicious (below)"
         return (
             "Without target labels no gain can be stated"
-            + (f"; {did} of source-only's predictions on the target" if did else "")
+            + (f"; {did} predictions on the target" if did else "")
             + f", and {look if warned_ else 'nothing looks suspicious'}."
         )
-    if baseline.target_test is None:
+    if not any(player.target_test for player in players):
         return "The target's test images hold nothing to score, so no gain can be stated."
-    seeds = f"{len(results['seeds'])} seed{'s' if len(results['seeds']) > 1 else ''}"
+    seeds = seeds_said(players)
     scored = [player for player in methods if player.target_test and player.difference and not player.reads]
     helped = [player for player in methods if player.target_test and player.difference and player.reads]
-    before, name = percent(baseline.target_test.mean), results["primary"]
-    if not scored:
+    name = results["primary"]
+    before = percent(baseline.target_test.mean) if baseline.target_test else ""
+    if any(player.baseline != baseline.name for player in methods) or baseline.role != "baseline" or not before:
+        sentence = apart(results, players)
+    elif not scored:
         sentence = f"On the target, source-only reaches {before} % {name}, {seeds}"
     elif len(scored) == 1:
         only = scored[0]
@@ -264,6 +308,49 @@ def verdict(results: Facts, players: Sequence[Player], warned_: Sequence[Warned]
     return f"{sentence}."
 
 
+def apart(results: Facts, players: Sequence[Player]) -> str:
+    """The scores of players that have no source-only in common, and the range of their gains."""
+    blind = [player for player in players if player.role == "method" and player.target_test and not player.reads]
+    before = [player for player in players if player.role == "baseline" and player.target_test]
+    parts = []
+    for several, what in ((before, f"{len(before)} models of source-only"), (blind, f"{len(blind)} methods")):
+        scores = sorted((p.target_test.mean, p.label) for p in several if p.target_test)
+        if len(scores) == 1:
+            parts.append(f"{scores[0][1]} reaches {percent(scores[0][0])} %")
+        elif scores:
+            low, high = percent(scores[0][0]), percent(scores[-1][0])
+            parts.append(f"{what} reach {low} to {high} % (highest: {scores[-1][1]})")
+    primary = f"{results['primary'][0].upper()}{results['primary'][1:]}"
+    sentence = f"{primary} on the target, {seeds_said(players)}: {listed(parts)}"
+    gains = sorted((gain(player), player.label) for player in blind if player.difference)
+    if len(gains) == 1:
+        sentence += f"; {gains[0][1]} differs by {points(gains[0][0])} points from source-only of the same run and seed"
+    elif gains:
+        sentence += (
+            f"; from source-only of the same run and seed methods differ by {points(gains[0][0])} to "
+            f"{points(gains[-1][0])} points (most: {gains[-1][1]})"
+        )
+    return sentence
+
+
+def what_changed(methods: Sequence[Player]) -> str:
+    """How many of source-only's predictions each method changes; of many, from how many to how many."""
+    whose = "source-only's" if len({player.baseline for player in methods}) <= 1 else "their own source-only's"
+    if len(methods) <= NAMED:
+        did = listed([f"{player.called} changes {percent(player.changed or 0)} %" for player in methods])
+    else:
+        shares = sorted(player.changed or 0 for player in methods)
+        did = f"{len(methods)} methods change {percent(shares[0])} to {percent(shares[-1])} %"
+    return f"{did} of {whose}" if did else ""
+
+
+def seeds_said(players: Sequence[Player]) -> str:
+    """How many seeds the players have."""
+    counts = sorted({len(player.seeds) for player in players})
+    many = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
+    return f"{many} seed{'' if counts[-1] == 1 else 's'}"
+
+
 def with_deviation(value: Score | None) -> str:
     """A score as "78.1 % ± 0.6"."""
     assert value is not None
@@ -279,9 +366,12 @@ def gain(player: Player) -> float:
 def advice(results: Facts, players: Sequence[Player]) -> str | None:
     """What follows from the verdict, if anything does."""
     if not results["scored"]:
+        if "runs" in results:
+            return "A score that needs no target label ranks them:"
         return "Label a few dozen target images, chosen at random, and score every player on them:"
     methods = [player for player in players if player.role == "method" and player.difference]
-    doubtful = [player.label for player in methods if unclear(player, players[0])]
+    named = {player.name: player for player in players}
+    doubtful = [player.label for player in methods if unclear(player, named.get(player.baseline or ""))]
     worse = [player.label for player in methods if player.label not in doubtful and gain(player) < 0]
     found = []
     if doubtful:
@@ -292,21 +382,25 @@ def advice(results: Facts, players: Sequence[Player]) -> str | None:
         )
     if worse:
         found.append(f"{listed(worse)} {'does' if len(worse) == 1 else 'do'} worse than source-only here.")
-    if len(results["seeds"]) == 1 and methods:
+    if methods and all(len(player.seeds) == 1 for player in methods):
         found.append("One seed says nothing about how much seeds differ.")
     return " ".join(found) or None
 
 
 def next_command(results: Facts, folder: Path) -> str | None:
     """What to type next where the target was not scored."""
-    return None if results["scored"] else f"acclimate evaluate {shlex.quote(str(folder))} LABELLED"
+    if results["scored"]:
+        return None
+    if "runs" in results:
+        return shlex.join(["acclimate", "compare", *(run["folder"] for run in results["runs"])])
+    return f"acclimate evaluate {shlex.quote(str(folder))} LABELLED"
 
 
 def warned(results: Facts, players: Sequence[Player], source: Sequence[float] | None) -> list[Warned]:
     """What the run noticed, and classes that a player never predicts although the source has them."""
     texts: dict[tuple[str, str], list[int]] = {}
     for player in sorted(players, key=lambda player: ("method", "baseline", "oracle").index(player.role)):
-        for seed, facts in zip(results["seeds"], per_seed(results, player.name)):
+        for seed, facts in zip(seeds_of(results, player.name), per_seed(results, player.name)):
             said = list(facts["warnings"])
             found = facts["predicted shares"]
             missing = [
@@ -333,12 +427,18 @@ def notes(results: Facts, players: Sequence[Player]) -> list[str]:
     """How the numbers came about."""
     found = [
         "Every number belongs to the last training step: no checkpoint was picked.",
-        "In this run no target label chose anything: not the checkpoint, nor the images, methods or order shown here.",
+        f"In {'these runs' if 'runs' in results else 'this run'} no target label chose anything: not the checkpoint, "
+        "nor the images, methods or order shown here.",
     ]
     if results["scored"]:
         found += [
             "± is the sample deviation over seeds. The interval is the 95 % bootstrap interval of the score over "
-            "target test images; its ends are averaged over seeds. The difference is taken seed by seed.",
+            "target test images; its ends are averaged over seeds. The difference is taken seed by seed"
+            + (
+                ", from the source-only of the same run; it is blank where that run has none of the same seed."
+                if "runs" in results
+                else "."
+            ),
             "Target test images are the very ones that were adapted to, without their labels: a transductive protocol."
             if transductive(results)
             else "Target test images took no part in training.",
@@ -357,8 +457,14 @@ def notes(results: Facts, players: Sequence[Player]) -> list[str]:
             f"{listed(helped)} read the labels of {count} target images (few target labels): a gain over methods without "
             "that mark, which read none, is no merit of the method alone."
         )
-    if results["experiment"].get("warm_start"):
+    warm = [player.label for player in players if experiment_of(results, player.name).get("warm_start")]
+    if len(warm) == len(players):
         found.append("Warm start: every method went on from source-only's network; the references began afresh.")
+    elif warm:
+        found.append(
+            f"Warm start: of {listed(warm)}, every method went on from source-only's network; the references began afresh."
+        )
+    found += results.get("notes", [])
     found += [
         "Changed predictions, confidence and predicted class shares are taken on up to 1,000 target images.",
         "t-SNE places neighbours together; distances between groups and their sizes mean nothing. The linear probe is "
@@ -393,6 +499,7 @@ def examples(facts: Facts, classes: Sequence[str], labels: Mapping[str, str], sc
         )
     return Examples(
         compared=facts["compared"],
+        reference=facts.get("reference", BASELINE),  # evidence of earlier releases does not say
         looked_at=facts["looked at"],
         changed=facts["changed"],
         items=items,
@@ -442,7 +549,7 @@ def curves(results: Facts, player: Player) -> Curves:
         offset += length
         stages.append(StageEnd(name=name, end=offset))
     lines: dict[str, list[Line]] = {}
-    for seed, facts in zip(results["seeds"], per_seed(results, player.name)):
+    for seed, facts in zip(seeds_of(results, player.name), per_seed(results, player.name)):
         courses: dict[str, tuple[list[int], list[float | None]]] = {}
         for row in facts["history"]:
             for term, value in row.items():
@@ -468,7 +575,7 @@ def embeddings(
     domains = [name for name, count in facts["counts"].items() for _ in range(count)]
     found = []
     for player in players:
-        if player.role == "oracle":
+        if f"points/{player.name}" not in tensors:
             continue
         known = tensors.get(f"classes/{player.name}")
         separability = facts["separability"][player.name]
@@ -555,7 +662,7 @@ def shares(results: Facts, players: Sequence[Player], source: list[float] | None
             predicted[player.name] = [statistics.fmean(column[name] for column in columns) for name in classes]
     truth = None
     if results["scored"]:
-        rows = [sum(row) for row in per_seed(results, BASELINE)[0]["target_test"]["confusion"]]
+        rows = [sum(row) for row in per_seed(results, players[0].name)[0]["target_test"]["confusion"]]
         truth = [row / max(1, sum(rows)) for row in rows]
     said = []
     for player in players:

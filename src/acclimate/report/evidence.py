@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import platform
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,17 +17,16 @@ from PIL import Image
 from torch import Tensor
 
 from acclimate.data.domain import Domain
-from acclimate.data.streams import Stream
 from acclimate.engine.checkpoint import write_tensors
 from acclimate.engine.generated import class_fidelity, generated_grid
-from acclimate.engine.inference import PLAIN, windows
+from acclimate.engine.inference import PLAIN
 from acclimate.engine.model import Model
+from acclimate.engine.seeing import on_own_statistics, pieces, resampled
 from acclimate.engine.translate import translate, translates
 from acclimate.errors import NumericError, UsageError
-from acclimate.experiment import Domains, Player, reads, source_shares
+from acclimate.experiment import BASELINE, Domains, Player, reads, source_shares
 from acclimate.files import write_json
 from acclimate.methods import Need
-from acclimate.networks.norm import batch_norms, restat
 from acclimate.random import key
 from acclimate.report.pictures import CHANGES, changes
 
@@ -39,7 +37,6 @@ CANDIDATES = {"classification": 500, "segmentation": 96}  # images among which d
 EMBEDDED = 250  # images per domain
 PROBED = 20  # images per domain from which on a linear probe says something
 PIXEL_IMAGES, PIXELS, PIXELS_AT_ONCE = 48, 300, 8  # images and pixels per domain; pixels per image and class
-PIECE = 1024  # pixels of a side: larger images pass through a network in such pieces
 TRANSLATED = 6  # source images
 SIDE = 256  # pixels of an image's longer side
 DRAWN_SIDE = 64  # the same for images that a method draws: there are a hundred of them
@@ -63,10 +60,20 @@ def gather(
 ) -> None:
     """Write ``evidence.json`` and ``evidence.safetensors`` from the first seed's players; source-only comes first.
 
-    Target labels are read only where the experiment scores (``domains.target_test``); they choose nothing.
-
     Args:
         progress: called with what begins.
+    """
+    facts, tensors = gathered(domains, players, progress=progress)
+    write_tensors(folder / TENSORS, tensors)
+    write_json(folder / FACTS, facts)
+
+
+def gathered(
+    domains: Domains, players: Sequence[Player], *, progress: Callable[[str], None] | None = None
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The same, not written. The first player is what the others are held against.
+
+    Target labels are read only where the experiment scores (``domains.target_test``); they choose nothing.
     """
     tensors: dict[str, Tensor] = {}
     facts: dict[str, Any] = {
@@ -84,8 +91,7 @@ def gather(
     begin("gathering evidence: images that methods make")
     facts["generated"] = generated(players, tensors)
     facts["translated"] = translated(domains, players, tensors)
-    write_tensors(folder / TENSORS, tensors)
-    write_json(folder / FACTS, facts)
+    return facts, tensors
 
 
 def compared(players: Sequence[Player]) -> Player:
@@ -93,8 +99,14 @@ def compared(players: Sequence[Player]) -> Player:
 
     Where all methods read a few, the last of them; no oracle ever.
     """
-    methods = [player for player in players[1:] if not oracle(player)]
-    return [players[0], *methods, *(player for player in methods if reads(player.method) is None)][-1]
+    methods = [player for player in players if not (oracle(player) or baseline(player, players))]
+    without = [player for player in methods if reads(player.model.method.name) is None]
+    return [players[0], *methods, *without][-1]
+
+
+def baseline(player: Player, players: Sequence[Player]) -> bool:
+    """Whether it was not adapted: source-only, or the model that was given in its place, which comes first."""
+    return player is players[0] or player.model.method.name == BASELINE
 
 
 def oracle(player: Player) -> bool:
@@ -105,9 +117,14 @@ def oracle(player: Player) -> bool:
 def describe(player: Player) -> dict[str, Any]:
     """Who it is, and all its settings, defaults included."""
     method, name = player.model.method, player.method
+    spelt = type(method).__name__
+    if name.endswith(method.name) and spelt.lower() == method.name:
+        label = name.removesuffix(method.name) + spelt  # of several runs, "office/dann" is "office/DANN"
+    else:
+        label = name
     return {
         "name": name,
-        "label": type(method).__name__ if type(method).__name__.lower() == name else name,
+        "label": label,
         "title": method.card.title,
         "paper": method.card.paper,
         "deviations": list(method.card.deviations),
@@ -178,6 +195,7 @@ def examples(domains: Domains, players: Sequence[Player], tensors: dict[str, Ten
     return {
         "became": {name: float(np.mean([found[name] for found in became])) for name in CHANGES} if became else None,
         "compared": compared(players).method,
+        "reference": players[0].method,
         "looked at": len(chosen),
         "changed": sum(share > NOTICEABLE for share in changed),
         "items": items,
@@ -207,13 +225,6 @@ def shrink(label: NDArray[Any]) -> NDArray[np.int16]:
     if label.ndim == 0:
         return label.astype(np.int16)
     return resampled(label, *small_size(label.shape[0], label.shape[1]))
-
-
-def resampled(label: NDArray[Any], height: int, width: int) -> NDArray[np.int16]:
-    """A label map at another size, by the nearest pixel."""
-    rows = (np.arange(height) + 0.5) * label.shape[0] / height
-    columns = (np.arange(width) + 0.5) * label.shape[1] / width
-    return np.ascontiguousarray(label[rows.astype(int)][:, columns.astype(int)], np.int16)
 
 
 def smaller(image: NDArray[np.uint8], side: int = SIDE) -> NDArray[np.uint8]:
@@ -331,7 +342,7 @@ def labels(model: Model, domain: Domain) -> NDArray[np.int16]:
 
 def seeing(player: Player, players: Sequence[Player], domain: Domain, name: str) -> Model:
     """The model as it sees a domain: an adapted one sees the source under BatchNorm statistics of its own."""
-    if name == "target" or player is players[0]:
+    if name == "target" or baseline(player, players):
         return player.model
     return on_own_statistics(player.model, domain, name)
 
@@ -406,62 +417,6 @@ def at_pixels(model: Model, domain: Domain, name: str) -> tuple[NDArray[np.float
     of_class = [np.concatenate([np.empty((0, width), np.float32), *rows]) for rows in kept]
     of_class = [rows[np.sort(rng.permutation(len(rows))[:share])] for rows in of_class]
     return np.concatenate(of_class), np.repeat(np.arange(count, dtype=np.int16), [len(rows) for rows in of_class])
-
-
-@dataclasses.dataclass(frozen=True)
-class Piece:
-    """Images ``(n, C, h, w)`` as the network gets them, or a part of one: from ``corner`` of an image of ``size``."""
-
-    index: list[int]
-    x: Tensor
-    corner: tuple[int, int]
-    size: tuple[int, int]
-
-    def label(self, label: Any) -> NDArray[np.int16]:
-        """The same part of an image's label map."""
-        top, left = self.corner
-        whole = resampled(np.asarray(label), *self.size)
-        return whole[top : top + self.x.shape[2], left : left + self.x.shape[3]]
-
-
-def pieces(model: Model, domain: Domain, name: str) -> Iterator[Piece]:
-    """All images, in batches and pieces of about a million pixels: activations of a large image would fill the memory."""
-    for index, x in inputs(model, domain, name):
-        height, width = x.shape[2:]
-        together = PIECE**2 // (height * width)
-        if together:
-            for first in range(0, len(index), together):
-                part = slice(first, first + together)
-                yield Piece(index[part], x[part], (0, 0), (height, width))
-            continue
-        for i, one in zip(index, x):
-            for top, left in windows(height, width, (PIECE, PIECE), 0.0):
-                part = one[None, :, top : top + PIECE, left : left + PIECE]
-                yield Piece([i], part, (top, left), (height, width))
-
-
-def inputs(model: Model, domain: Domain, name: str) -> Iterator[tuple[list[int], Tensor]]:
-    """All images as the network gets them, with their indices; ``name`` ("source", "target") says at which scale."""
-    stream = Stream(
-        domain.unlabelled(),
-        name,
-        model.method.task.name,
-        model.preprocess,
-        batch=1,
-        device=model.device,
-        memory_budget=0,
-        workers=0,
-    )
-    return stream.pictures(range(len(domain)))
-
-
-def on_own_statistics(model: Model, domain: Domain, name: str) -> Model:
-    """A copy whose BatchNorm statistics are those of a domain; the model itself where it keeps none."""
-    if not batch_norms(model.method.net):
-        return model
-    copied = dataclasses.replace(model, method=copy.deepcopy(model.method))
-    restat(copied.method.net, (piece.x for piece in pieces(copied, domain, name)))
-    return copied
 
 
 def reduce(x: NDArray[np.float64], dimensions: int = 50) -> NDArray[np.float64]:

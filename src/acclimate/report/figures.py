@@ -26,7 +26,8 @@ def style(players: Sequence[Player]) -> dict[str, tuple[str, str]]:
     found: dict[str, tuple[str, str]] = {}
     for place, player in enumerate(players):
         kind = {"baseline": "p-base", "oracle": "p-oracle"}.get(player.role, f"p{(place - 1) % 6}")
-        found[player.name] = kind, MARK_NAMES[place % len(MARK_NAMES)]
+        turn = place // len(MARK_NAMES)  # of many players the marks move on against the six colours
+        found[player.name] = kind, MARK_NAMES[(place + turn) % len(MARK_NAMES)]
     return found
 
 
@@ -67,11 +68,11 @@ def across(value: float, axis: Sequence[float]) -> str:
     return f"{100 * (value - axis[0]) / (axis[-1] - axis[0]):.2f}%"
 
 
-def score_track(player: Player, baseline: Player, axis: Sequence[float], css: str, shape: str) -> Markup:
+def score_track(player: Player, baseline: Player | None, axis: Sequence[float], css: str, shape: str) -> Markup:
     """One row of the score chart: interval, single seeds, mean, and where source-only stands."""
     assert player.target_test is not None
     parts = _upright(axis)
-    if baseline.target_test is not None:
+    if baseline is not None and baseline.target_test is not None:
         x = across(baseline.target_test.mean, axis)
         parts.append(Markup('<line class="reference" x1="{0}" x2="{0}" y1="0" y2="100%"/>').format(x))
     if player.interval is not None:

@@ -47,6 +47,8 @@ class Player(Part):
     confidence: Score  # mean largest probability on the target
     minutes: float  # mean over seeds
     reads: str | None = None  # what it reads of the target's labels, where it is no oracle: "few target labels"
+    seeds: list[int] = []  # of its values
+    baseline: str | None = None  # the source-only of its own run, from which the difference is taken
 
     @property
     def called(self) -> str:
@@ -96,6 +98,7 @@ class Examples(Part):
     """Target images, the largest disagreement with source-only first."""
 
     compared: str  # the player whose disagreement orders them
+    reference: str = "source-only"  # the player from which predictions differ
     looked_at: int
     changed: int  # how many of those looked at differ at all (segmentation: in more than 1 % of the pixels)
     items: list[Example]
@@ -212,6 +215,23 @@ class Resolved(Part):
     found: list[dict[str, Any]] = []  # what the method itself reports, one row each; of the first seed
 
 
+class Absent(Part):
+    """A player or a cell of a table that has no result."""
+
+    label: str
+    why: str
+
+
+class Run(Part):
+    """A run, or a table's task, of a report over several."""
+
+    folder: str
+    source: str
+    players: list[str]
+    seeds: list[int]
+    command: str | None  # that repeats it, where it is known
+
+
 class Report(Part):
     """The whole report."""
 
@@ -242,10 +262,17 @@ class Report(Part):
     versions: dict[str, str]
     command: str
     notes: list[str]
+    runs: list[Run] = []  # of a report over several
+    absent: list[Absent] = []
+    left_out: list[str] = []  # players that are in no picture
 
     def player(self, name: str) -> Player:
         """The player called ``name``."""
         return next(player for player in self.players if player.name == name)
+
+    def baseline(self, player: Player) -> Player | None:
+        """The source-only of a player's own run, where it is on the page."""
+        return next((other for other in self.players if other.name == player.baseline), None)
 
 
 def load(path: Path) -> Report:

@@ -57,6 +57,11 @@ def write(folder: Path, command: str | None = None) -> Path:
     results, evidence = read(folder)
     tensors = read_tensors(folder / TENSORS)
     report = compose(results, evidence, tensors, folder, command or _earlier(folder) or repeat_command(results, folder))
+    return publish(report, tensors, folder)
+
+
+def publish(report: Report, tensors: Mapping[str, Tensor], folder: Path) -> Path:
+    """Write a report's twin and its page; returns the page."""
     write_bytes(folder / TWIN, report.model_dump_json(indent=1).encode() + b"\n")
     write_bytes(folder / PAGE, render(report, tensors).encode())
     return folder / PAGE
@@ -91,7 +96,7 @@ def render(report: Report, tensors: Mapping[str, Tensor]) -> str:
         "spoken": spoken,
     }
     css = (HERE / "page.css").read_text()
-    shown = [player for player in report.players if player.role != "oracle"]
+    shown = [player for player in report.players if player.role != "oracle" and player.name not in report.left_out]
     scored = [player for player in report.players if player.target_test]
     page = functools.partial(
         environment.get_template("page.html.j2").render,
@@ -103,6 +108,8 @@ def render(report: Report, tensors: Mapping[str, Tensor]) -> str:
         style=figures.style(report.players),
         shown=shown,
         scored=scored,
+        homes={name: short(run.folder) for run in report.runs for name in run.players} if len(report.runs) > 1 else {},
+        seeds_differ=len({tuple(player.seeds) for player in report.players}) > 1,
         score_axis=figures.score_axis(scored) if scored else [],
         share_axis=share_axis(report),
         share_classes=share_classes(report),
@@ -140,7 +147,8 @@ def pictures(report: Report, tensors: Mapping[str, Tensor], players: list[str]) 
         row = [overlay(image, np.full(image.shape[:2], 0, np.int16), 2)]
         row += [overlay(image, labels, len(report.classes)) for labels in maps.values()]
         if report.examples.items[place].became:
-            row.append(disagreement(image, maps[players[0]], maps[report.examples.compared], truth))
+            before, after = (maps[name] for name in (report.examples.reference, report.examples.compared))
+            row.append(disagreement(image, before, after, truth))
         if truth is not None:
             row.append(overlay(image, truth, len(report.classes)))
         rows.append(row)

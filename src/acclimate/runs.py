@@ -1,0 +1,169 @@
+"""What a user points at: runs, benchmark folders and models, as one list of models and of what is missing."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from acclimate.errors import DataError
+from acclimate.experiment import BASELINE, Experiment, model_folder, reads
+from acclimate.files import read_json
+from acclimate.methods import Need, find
+
+RUN, CELL, FAILURE, BEGUN, MODEL = "results.json", "result.json", "failure.json", "begun.json", "model.json"
+DEEP = 5  # folders below what was named in which cells and runs are looked for: cells/TASK/ROW/PRESET-DEVICE-seed-N
+ASIDE = ("stale", "run")  # of a benchmark: cells that count no more, checkpoints
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """One finished model."""
+
+    label: str  # unique among those that were found together
+    method: str
+    folder: Path  # holds model.json
+    experiment: Experiment | None = None  # None for a model of which nothing else is known
+    seed: int | None = None
+    oracle: bool = False
+    reads: str | None = None  # what it reads of the target's labels, where it is no oracle
+    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # its entry of results.json or result.json
+    run: Path | None = None  # the run, or the benchmark's task, that it is a part of
+
+    @property
+    def baseline(self) -> bool:
+        """Whether it is source-only."""
+        return self.method == BASELINE
+
+
+@dataclasses.dataclass(frozen=True)
+class Absent:
+    """Something without a result."""
+
+    label: str
+    why: str
+
+
+def found(paths: Iterable[Path]) -> tuple[list[Candidate], list[Absent]]:
+    """All finished models at ``paths``, and what there should be and is not.
+
+    A path is a run, a benchmark's folder or a part of it, one model, or a folder that holds such. A label is the
+    method's or the row's name, with what it takes to tell it from the others: the run or the task, the seed.
+
+    Raises :class:`DataError` where there is nothing of that kind.
+    """
+    candidates: list[Candidate] = []
+    absents: list[Absent] = []
+    for path in paths:
+        some, none = _at(path, 0)
+        if not some and not none:
+            raise DataError(
+                f"{path} holds no run, no benchmark and no model; give the --out of acclimate adapt or acclimate bench"
+            )
+        candidates += some
+        absents += none
+    unique = {candidate.folder.resolve(): candidate for candidate in candidates}
+    return labelled(list(unique.values())), absents
+
+
+def _at(path: Path, depth: int) -> tuple[list[Candidate], list[Absent]]:
+    if not path.is_dir():
+        if depth == 0:
+            raise DataError(f"{path}: there is no such folder; give the --out of acclimate adapt or acclimate bench")
+        return [], []
+    if (path / RUN).exists():
+        return _of_run(path)
+    if (path / CELL).exists():
+        return [_of_cell(path)], []
+    if (path / FAILURE).exists():
+        facts = read_json(path / FAILURE)
+        return [], [Absent(_cell_name(facts), f"failed: {facts['message']}")]
+    if (path / BEGUN).exists():
+        return [], [Absent(f"{path.parent.parent.name}, {path.parent.name}", "was begun and is not finished")]
+    if (path / MODEL).exists():
+        return [_of_model(path)], []
+    if any(path.glob("seed-*/*/identity.json")) or any(path.glob("seed-*/*/model.json")):
+        return [], [Absent(path.name, "is not finished; run the same acclimate adapt command again")]
+    candidates: list[Candidate] = []
+    absents: list[Absent] = []
+    if depth < DEEP:
+        for inner in sorted(each for each in path.iterdir() if each.is_dir() and each.name not in ASIDE):
+            some, none = _at(inner, depth + 1)
+            candidates += some
+            absents += none
+    return candidates, absents
+
+
+def _of_run(path: Path) -> tuple[list[Candidate], list[Absent]]:
+    results = read_json(path / RUN)
+    experiment = Experiment(**results["experiment"])
+    candidates, absents = [], []
+    for name, entry in results["players"].items():
+        for seed, facts in entry["seeds"].items():
+            folder = path / f"seed-{seed}" / name
+            if facts.get("given"):
+                folder = model_folder(Path(str(experiment.model)))
+            if not (folder / MODEL).exists():
+                absents.append(Absent(f"{path.name}, {name}, seed {seed}", "its model is gone"))
+                continue
+            candidates.append(
+                Candidate(name, name, folder, experiment, int(seed), entry["oracle"], entry.get("reads"), facts, path)
+            )
+    return candidates, absents
+
+
+def _of_cell(path: Path) -> Candidate:
+    facts = read_json(path / CELL)
+    if not (path / MODEL).exists():
+        raise DataError(f"{path} holds a result and no model, so nothing can be predicted; run its cell again")
+    return Candidate(
+        facts["row"],
+        facts["method"],
+        path,
+        Experiment(**facts["experiment"]),
+        facts["seed"],
+        facts["oracle"],
+        facts.get("reads"),
+        facts,
+        path.parent.parent,
+    )
+
+
+def _of_model(path: Path) -> Candidate:
+    """A model alone, or a method's folder inside a run."""
+    run = path.resolve().parent.parent
+    if (run / RUN).exists():
+        for candidate in _of_run(run)[0]:
+            if candidate.folder.resolve() == path.resolve():
+                return candidate
+    name = read_json(path / MODEL)["method"]
+    return Candidate(path.name, name, path, None, None, Need.TARGET_LABELS in find(name).needs, reads(name))
+
+
+def _cell_name(facts: Mapping[str, Any]) -> str:
+    return f"{facts['task']}, {facts['row']}, seed {facts['seed']}"
+
+
+def labelled(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The same with labels that differ: run and seed are said where they have to be."""
+    runs = {candidate.run for candidate in candidates}
+    seeds: dict[tuple[str, Path | None], set[int | None]] = {}
+    names: dict[str, set[Path | None]] = {}
+    for each in candidates:
+        seeds.setdefault((each.label, each.run), set()).add(each.seed)
+        names.setdefault(each.label, set()).add(each.run)
+    made = []
+    for each in candidates:
+        label = each.label
+        if len(runs) > 1 and len(names[each.label]) > 1 and each.run is not None:
+            label = f"{each.run.name}/{label}"
+        if len(seeds[each.label, each.run]) > 1:
+            label = f"{label}, seed {each.seed}"
+        made.append(label)
+    counts = Counter(made)
+    return [
+        dataclasses.replace(each, label=label if counts[label] == 1 else str(each.folder))
+        for each, label in zip(candidates, made)
+    ]

@@ -1,0 +1,719 @@
+"""Sweeps over settings whose trials are compared by a label-free score: no target label is opened."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import hashlib
+import json
+import math
+import shutil
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pydantic
+import torch
+
+from acclimate import __version__, tasks
+from acclimate.data.domain import Domain
+from acclimate.data.preprocess import Preprocess
+from acclimate.engine.adapt import adapt, default_device
+from acclimate.engine.code import code_files, code_hash
+from acclimate.engine.model import Model
+from acclimate.engine.run import flat
+from acclimate.engine.world import World
+from acclimate.errors import NumericError, UsageError, missing_extra, nearest
+from acclimate.experiment import (
+    BASELINE,
+    Domains,
+    Experiment,
+    Listener,
+    Player,
+    check_methods,
+    fresh_network,
+    judge,
+    model_folder,
+    open_domains,
+    source_shares,
+    starts_from_source,
+)
+from acclimate.files import read_json, write_bytes, write_json
+from acclimate.methods import Need, Train, find
+from acclimate.networks.contract import Network
+from acclimate.plan import Optimiser, Plan
+from acclimate.random import key
+from acclimate.selection import Score, Seen
+from acclimate.selection.see import see
+from acclimate.settings import Settings
+
+SCHEMA = 1
+JOURNAL, DOCUMENT, BEST = "study.journal", "tune.json", "best"
+LR = "lr"
+TIMES = 10.0  # what is searched by default reaches from a tenth of a value to ten times of it
+STARTUP = 5  # trials at random before the sampler learns from them
+DIGITS = 3  # of a drawn value, so that it can be typed
+OF_SOURCE = {"zs", "fs", "ys", "image_s", "fs_train", "masks_s"}  # what a score sees of the source
+HELD_OUT = {"zs", "fs", "ys", "image_s"}  # of source images that training has not seen
+KEPT = 0.5  # of what source-only has learnt of the source; a trial with less is set aside
+LOOKED_AT = 16  # images of a domain that its fingerprint reads
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """From ``low`` to ``high``, both included; whole numbers only, or evenly in the logarithm."""
+
+    low: float
+    high: float
+    log: bool = False
+    whole: bool = False
+
+    def __contains__(self, value: Any) -> bool:
+        return isinstance(value, int | float) and self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        return f"{self.low:g} to {self.high:g}" + (" (log)" if self.log else "")
+
+    def recorded(self, value: Any) -> Any:
+        """How the journal holds a value."""
+        return value
+
+    def suggested(self, trial: Any, name: str) -> float:
+        """A value for a trial of optuna."""
+        if self.whole:
+            return trial.suggest_int(name, int(self.low), int(self.high), log=self.log)
+        value = float(f"{trial.suggest_float(name, self.low, self.high, log=self.log):.{DIGITS}g}")
+        return min(max(value, self.low), self.high)
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """One of some values, as JSON."""
+
+    values: tuple[Any, ...]
+
+    def __contains__(self, value: Any) -> bool:
+        return self.recorded(value) in map(self.recorded, self.values)
+
+    def __str__(self) -> str:
+        return " or ".join(map(str, self.values))
+
+    def recorded(self, value: Any) -> str:
+        """How the journal holds a value: as text, because it takes no lists."""
+        return json.dumps(value)
+
+    def suggested(self, trial: Any, name: str) -> Any:
+        """A value for a trial of optuna."""
+        return json.loads(trial.suggest_categorical(name, [self.recorded(value) for value in self.values]))
+
+
+Dimension = Range | Choice
+Search = Mapping[str, Dimension]
+"""``lr``, ``METHOD.KEY`` or ``plan.KEY`` -> what is tried."""
+
+
+# -- what is searched -------------------------------------------------------------------------------------------------
+
+
+def read_search(texts: Mapping[str, str], experiment: Experiment) -> dict[str, Dimension]:
+    """``{"lr": "1e-4:1e-1:log", "plan.steps": "500,1000"}`` for the one method of an experiment.
+
+    Raises :class:`UsageError` for a setting that does not exist, or for values that it does not take.
+    """
+    return {name: _read(name, text, experiment) for name, text in texts.items()}
+
+
+def default_search(experiment: Experiment) -> dict[str, Dimension]:
+    """The method's learning rate and those of its settings that are weights of a term: a tenth to ten times of what they are.
+
+    A weight is a number above 0 whose name is ``weight`` or ends with it.
+    """
+    method = experiment.methods[0]
+    fields = find(method).Settings.model_fields
+    weights = [name for name, field in fields.items() if float in _types(field.annotation) and name.endswith("weight")]
+    found: dict[str, Dimension] = {}
+    for name in (LR, *(f"{method}.{name}" for name in weights)):
+        value = present(experiment, name)
+        if value is None or value <= 0:
+            continue
+        kind, setting = _owner(name, experiment)
+        high = value * TIMES if _taken(kind, setting, value * TIMES) else value
+        found[name] = Range(value / TIMES, high, log=True)
+    return found
+
+
+def present(experiment: Experiment, name: str) -> Any:
+    """What a setting is without a sweep, as JSON."""
+    kind, setting = _owner(name, experiment)
+    given: Settings
+    if name == LR:
+        given = _optimiser(experiment)
+    elif kind is Plan:
+        given = experiment.plan.replace(**experiment.plans.get(experiment.methods[0], {}))
+    else:
+        given = kind(**experiment.settings.get(experiment.methods[0], {}))
+    return given.model_dump(mode="json")[setting]
+
+
+def changed(experiment: Experiment, values: Mapping[str, Any]) -> Experiment:
+    """The experiment with other settings of its one method, and of the plan for this method alone."""
+    method = experiment.methods[0]
+    plan = dict(experiment.plans.get(method, {}))
+    settings = dict(experiment.settings.get(method, {}))
+    for name, value in values.items():
+        owner, _, setting = name.rpartition(".")
+        if name == LR:
+            plan["optimiser"] = _optimiser(experiment).replace(lr=value).model_dump(mode="json")
+        else:
+            (plan if owner == "plan" else settings)[setting] = value
+    return experiment.replace(
+        plans={**experiment.plans, method: plan}, settings={**experiment.settings, method: settings}
+    )
+
+
+def _optimiser(experiment: Experiment) -> Optimiser:
+    """With which the experiment's one method learns."""
+    method = experiment.methods[0]
+    plan: Plan = experiment.plan.replace(**experiment.plans.get(method, {}))
+    return plan.optimiser or find(method).optimiser
+
+
+def _owner(name: str, experiment: Experiment) -> tuple[type[Settings], str]:
+    """Whose setting a name is. Raises :class:`UsageError` for an unknown one, which names the nearest."""
+    method = experiment.methods[0]
+    owners: dict[str, type[Settings]] = {method: find(method).Settings, "plan": Plan}
+    known = [LR, *(f"{owner}.{setting}" for owner, kind in owners.items() for setting in kind.model_fields)]
+    if name == LR:
+        return Optimiser, LR
+    if name == "plan.seed":
+        raise UsageError("--search plan.seed: a seed is chance, and choosing one is choosing luck; leave it out")
+    if name not in known:
+        same = [each for each in known if each.partition(".")[2] == name]
+        near = f"; did you mean {same[0]!r}?" if same else nearest(name, known)
+        every = "" if near else f" (known: {', '.join(sorted(known))})"
+        raise UsageError(f"--search {name}: {method} has no such setting{near}{every}")
+    owner, _, setting = name.rpartition(".")
+    return owners[owner], setting
+
+
+def _read(name: str, text: str, experiment: Experiment) -> Dimension:
+    kind, setting = _owner(name, experiment)
+    typed = f"--search {name}={text}"
+    parts = text.split(":")
+    if len(parts) in (2, 3) and all(map(_is_number, parts[:2])):
+        return _read_range(typed, kind, setting, parts)
+    try:
+        values = json.loads(f"[{text}]")
+    except ValueError:
+        values = text.split(",")
+    values = [_checked(typed, kind, setting, value) for value in values]
+    if len(set(map(json.dumps, values))) < 2:
+        raise UsageError(f"{typed}: write LOW:HIGH, LOW:HIGH:log, or at least two values, such as 1,2")
+    return Choice(tuple(values))
+
+
+def _read_range(typed: str, kind: type[Settings], setting: str, parts: Sequence[str]) -> Range:
+    low, high = map(float, parts[:2])
+    if parts[2:] not in ([], ["log"]):
+        raise UsageError(f"{typed}: write LOW:HIGH or LOW:HIGH:log")
+    log = parts[2:] == ["log"]
+    if not low < high:
+        raise UsageError(f"{typed}: the first must be below the second")
+    if log and low <= 0:
+        raise UsageError(f"{typed}: a logarithm needs numbers above 0")
+    kinds = _types(kind.model_fields[setting].annotation)
+    if not kinds & {int, float}:
+        raise UsageError(f"{typed}: {setting} is no number; write its values, such as {setting}=A,B")
+    whole = float not in kinds
+    if whole and (low % 1 or high % 1):
+        raise UsageError(f"{typed}: {setting} takes whole numbers")
+    for end in (low, high):
+        _checked(typed, kind, setting, int(end) if whole else end)
+    return Range(low, high, log, whole)
+
+
+def _checked(typed: str, kind: type[Settings], setting: str, value: Any) -> Any:
+    """The value as the setting takes it, as JSON."""
+    is_tuple = typing.get_origin(kind.model_fields[setting].annotation) is tuple
+    try:
+        made = kind(**{setting: [value] if is_tuple and not isinstance(value, list) else value})
+    except UsageError as error:
+        if not isinstance(error.__cause__, pydantic.ValidationError):
+            raise
+        wrong = error.__cause__.errors()[0]["msg"].replace("Input should be", "must be").partition(", unable")[0]
+        raise UsageError(f"{typed}: {value} {wrong}") from error
+    return made.model_dump(mode="json")[setting]
+
+
+def _taken(kind: type[Settings], setting: str, value: Any) -> bool:
+    try:
+        kind(**{setting: value})
+    except UsageError:
+        return False
+    return True
+
+
+def _types(annotation: Any) -> set[Any]:
+    """``float | None`` as a set."""
+    return {annotation, *typing.get_args(annotation)} if typing.get_origin(annotation) is not tuple else {annotation}
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+# -- the sweep --------------------------------------------------------------------------------------------------------
+
+
+def tune(
+    experiment: Experiment,
+    folder: Path,
+    *,
+    score: Score,
+    search: Search | None = None,
+    trials: int = 20,
+    device: torch.device | str | None = None,
+    listener: Listener | None = None,
+    told: Callable[[Mapping[str, Any]], None] | None = None,
+) -> dict[str, Any]:
+    """Train the one method of an experiment with other settings, again and again, towards a better label-free score.
+
+    Trial 0 has the settings as they are; the others are drawn by a tree-structured Parzen estimator (Bergstra et al.,
+    NeurIPS 2011) whose draws are keyed by seed and trial. Source-only is trained once, and methods that need a source
+    model start from it in every trial. The score sees the images that the target offers for training.
+
+    Many scores are at their best for a network that has learnt nothing and gives the same answer to everything, which a low
+    learning rate makes. So a trial of a method that learns from the source is set aside where it has :func:`learnt` less
+    than half as much of the source as source-only; the sampler takes it, and what failed, for the worst.
+
+    The same call goes on where the last one stopped: finished trials are kept, a trial that was interrupted continues
+    with its own settings from its last checkpoint.
+
+    Args:
+        folder: gets ``trial-NNN`` (a model each), ``source-only``, ``best`` (a copy of the best trial's model),
+            ``study.journal`` and ``tune.json``.
+        score: compares models one by one; see :func:`acclimate.selection.find`.
+        search: default: :func:`default_search`.
+        trials: how many there shall be in total, with those that failed (they became non-finite, their settings do not go
+            together, their score is not a number) and those that were set aside.
+        told: called with the entry of each trial in ``tune.json`` when the trial ends.
+
+    Returns what ``tune.json`` holds.
+
+    Raises :class:`UsageError` if the folder holds a sweep over something else, or if the score cannot be an objective;
+    :class:`NumericError` if every trial failed.
+    """
+    optuna = _optuna()
+    if World.current().size > 1:
+        raise UsageError("a sweep runs in one process; start it without torchrun")
+    if len(experiment.methods) != 1:
+        raise UsageError(f"a sweep is of one method, not of {len(experiment.methods)}: {', '.join(experiment.methods)}")
+    shared = _shared(experiment, torch.device(device) if device else default_device(), listener, score)
+    search = dict(default_search(experiment) if search is None else search)
+    _check_search(search, shared)
+    with _quiet(optuna):
+        study = _study(optuna, folder, _question(shared, search))
+        sweep = _Tuning(optuna, study, folder, shared, search)
+        if "source-only" not in study.user_attrs:
+            sweep.baseline()
+        elif starts_from_source(experiment, experiment.methods[0]) and shared.given is None:
+            shared.trained = Model.load(folder / BASELINE, "cpu").method.net
+        while (number := sweep.next(trials)) is not None:
+            entry = sweep.trial(number)
+            if told:
+                told(entry)
+        document = sweep.write()
+    if document["best"] is None:
+        reasons = dict.fromkeys(entry["reason"] for entry in document["trials"])
+        raise NumericError(
+            f"no trial can be used: {'; '.join(list(reasons)[:2])}; train longer (--steps), or search elsewhere (--search)"
+        )
+    return document
+
+
+@dataclasses.dataclass
+class _Shared:
+    """What all trials have in common."""
+
+    experiment: Experiment
+    domains: Domains
+    task: tasks.Task
+    preprocess: Preprocess
+    given: Model | None
+    fresh: Network
+    trained: Network  # source-only's, once there is one
+    labelled: list[float] | None  # how often each class occurs in the source's labels
+    device: torch.device
+    listener: Listener | None
+    score: Score
+
+
+def _shared(experiment: Experiment, device: torch.device, listener: Listener | None, score: Score) -> _Shared:
+    given = Model.load(model_folder(Path(experiment.model)), device) if experiment.model else None
+    if experiment.source is None and given is None:
+        raise UsageError("give a labelled --source, or a --model that was trained on one")
+    domains = open_domains(experiment, experiment.task or (given.method.task.name if given else None), score=False)
+    task = given.method.task if given else domains.task()
+    method = experiment.methods[0]
+    check_methods(experiment.methods, task, domains)
+    if Need.TARGET_LABELS in find(method).needs:
+        raise UsageError(f"{method} is trained on the target's labels: with them, tune it by their score")
+    _check_score(score, task, domains)
+    if given:
+        fresh, preprocess = given.method.net, given.preprocess
+    else:
+        fresh, preprocess = fresh_network(experiment, domains, task, experiment.plan.seed)
+    labelled = source_shares(domains.source, len(task.classes))
+    return _Shared(
+        experiment, domains, task, preprocess, given, fresh, fresh, labelled, device, listener, score
+    )  # fmt: skip
+
+
+def _check_score(score: Score, task: tasks.Task, domains: Domains) -> None:
+    """Raise :class:`UsageError` for a score that says nothing of one model alone, or of these domains."""
+    if "consensus" in score.takes:
+        raise UsageError(
+            f"{score.name} compares all models with each other, so it does not say how good one trial is; choose another "
+            "--score, and use acclimate compare for the finished trials"
+        )
+    if task.name not in score.tasks:
+        raise UsageError(
+            f"{score.name} is a score for {' and '.join(score.tasks)}; for {task.name} choose another --score"
+        )
+    takes = set(score.takes)
+    if domains.source is None and takes & OF_SOURCE:
+        raise UsageError(f"{score.name} needs the source, which a --model does not bring; choose another --score")
+    if domains.source_test is None and takes & HELD_OUT:
+        raise UsageError(
+            f"{score.name} needs source images that training has not seen, and none are kept; set holdout above 0, or "
+            "choose another --score"
+        )
+
+
+def _check_search(search: Search, shared: _Shared) -> None:
+    """Raise :class:`UsageError` where nothing is left to search, or where a learning rate would do nothing."""
+    method = shared.experiment.methods[0]
+    with torch.random.fork_rng(devices=[]):
+        settings = shared.experiment.settings.get(method, {})
+        made = find(method)(copy.deepcopy(shared.fresh), shared.task, shared.experiment.plan, **settings)
+    trains = any(isinstance(stage, Train) for stage in made.stages())
+    if not search or (not trains and set(search) == {LR}):
+        raise UsageError(
+            f"{method} has no learning rate and no weight to search; name what to try, such as "
+            f"--search {method}.{next(iter(find(method).Settings.model_fields), 'KEY')}=A,B"
+        )
+    if LR in search and not trains:
+        raise UsageError(f"{method} trains nothing, so lr has no meaning; leave out --search lr")
+
+
+def _question(shared: _Shared, search: Search) -> dict[str, Any]:
+    """All that must be equal for a sweep to be the same sweep; the number of trials is not of it."""
+    files = {
+        path for name in (BASELINE, *shared.experiment.methods) for path in code_files(find(name))
+    }  # source-only too: trials may start from it
+    asked = {
+        "experiment": shared.experiment.model_dump(mode="json"),
+        "score": shared.score.name,
+        "search": {name: {type(each).__name__.lower(): dataclasses.asdict(each)} for name, each in search.items()},
+        "device": shared.device.type,
+        "data": {
+            name: {"name": domain.name, "images": len(domain), "fingerprint": fingerprint(domain)}
+            for name, domain in vars(shared.domains).items()
+            if domain is not None
+        },
+        "code": {path.name: code_hash(path) for path in sorted(files)},
+    }
+    return json.loads(json.dumps(asked))
+
+
+def fingerprint(domain: Domain) -> str:
+    """Changes with the names, and with the pixels and labels of some images."""
+    digest = hashlib.blake2b(repr(list(domain.names)).encode(), digest_size=16)
+    for i in np.linspace(0, len(domain) - 1, min(LOOKED_AT, len(domain))).astype(int):
+        digest.update(np.ascontiguousarray(domain.images[int(i)]).data)
+        if domain.labels is not None:
+            digest.update(np.ascontiguousarray(domain.labels[int(i)]).data)
+    return digest.hexdigest()
+
+
+@dataclasses.dataclass
+class _Tuning:
+    """A study of optuna whose trials are runs."""
+
+    optuna: ModuleType
+    study: Any
+    folder: Path
+    shared: _Shared
+    search: Search
+
+    def baseline(self) -> None:
+        """Train source-only, or take the given model, and score it."""
+        if self.shared.given:
+            model = self.shared.given
+            model.method.to(self.shared.device)
+            model.device = self.shared.device
+            facts = self._judged(BASELINE, model, [])
+        else:
+            model, facts = self._trained(BASELINE, self.shared.experiment, self.folder / BASELINE, BASELINE)
+        self.shared.trained = model.method.net
+        self.study.set_user_attr("source-only", facts)
+        _tidy(self.folder / BASELINE)
+        self.write()
+
+    def next(self, trials: int) -> int | None:
+        """The number of the trial that was interrupted, or of a new one; None where there are as many as wanted."""
+        states = self.optuna.trial.TrialState
+        found = self.study.get_trials(deepcopy=False)
+        for trial in found:
+            if trial.state in (states.RUNNING, states.WAITING) and trial.number < trials:
+                return trial.number
+        return len(found) if len(found) < trials else None
+
+    def trial(self, number: int) -> dict[str, Any]:
+        """Draw the settings unless they have been drawn, train, score, and write down what came of it."""
+        trial = self._begun(number)
+        experiment = self.shared.experiment
+        method = experiment.methods[0]
+        values = {name: present(experiment, name) for name in self.search}
+        if number > 0:
+            values = {name: dimension.suggested(trial, name) for name, dimension in self.search.items()}
+            experiment = changed(experiment, values)
+        elif self._holds_defaults():
+            for name, dimension in self.search.items():
+                dimension.suggested(trial, name)
+        trial.set_user_attr("settings", values)
+        place = self.folder / folder_of(number)
+        try:
+            with _combined():
+                find(method).Settings(**experiment.settings.get(method, {}))
+            _, facts = self._trained(method, experiment, place, f"{method}, trial {number}")
+        except (NumericError, _Unfit) as error:
+            self._failed(trial, str(error))
+        else:
+            trial.set_user_attr("facts", facts)
+            if not math.isfinite(facts["score"]):
+                self._failed(trial, f"{self.shared.score.name} is not a number for this model")
+            elif self._forgot(facts):
+                self._failed(trial, "it has learnt less than half as much of the source as source-only", "set aside")
+            else:
+                self.study.tell(trial, self.shared.score.gain(facts["score"]))
+        _tidy(place)
+        document = self.write()
+        if document["best"] == number:
+            self._keep_best(place)
+        return document["trials"][number]
+
+    def _begun(self, number: int) -> Any:
+        seed = key(self.shared.experiment.plan.seed, "tune", number) % 2**32
+        # One sampler for each trial: a sampler that began anew after an interruption would repeat its first draws.
+        self.study.sampler = self.optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP)
+        found = self.study.get_trials(deepcopy=False)
+        if number < len(found) and found[number].state == self.optuna.trial.TrialState.RUNNING:
+            return self.optuna.trial.Trial(self.study, found[number]._trial_id)
+        if number == 0 and not found and self._holds_defaults():
+            experiment = self.shared.experiment
+            recorded = {name: each.recorded(present(experiment, name)) for name, each in self.search.items()}
+            self.study.enqueue_trial(recorded)
+        return self.study.ask()
+
+    def _holds_defaults(self) -> bool:
+        """Whether the sampler can learn from trial 0."""
+        return all(present(self.shared.experiment, name) in each for name, each in self.search.items())
+
+    def _forgot(self, facts: Mapping[str, Any]) -> bool:
+        """Whether a method that learns from the source has hardly done so: then scores of its predictions say nothing."""
+        usual = self.study.user_attrs["source-only"]["learnt"]
+        if usual is None or usual <= 0 or Need.SOURCE not in find(self.shared.experiment.methods[0]).needs:
+            return False
+        return facts["learnt"] < KEPT * usual
+
+    def _failed(self, trial: Any, reason: str, state: str = "failed") -> None:
+        trial.set_user_attr("reason", reason)
+        trial.set_user_attr("state", state)
+        # Of failed trials the sampler learns nothing and would go there again; pruned ones are the worst to it.
+        self.study.tell(trial, state=self.optuna.trial.TrialState.PRUNED)
+
+    def _trained(self, name: str, experiment: Experiment, place: Path, called: str) -> tuple[Model, dict[str, Any]]:
+        shared, seed = self.shared, experiment.plan.seed
+        listener = shared.listener
+        done = adapt(
+            shared.trained if starts_from_source(experiment, name) else shared.fresh,
+            shared.domains.source,
+            shared.domains.target,
+            name,
+            labelled=shared.domains.labelled,
+            plan=experiment.plan.replace(**experiment.plans.get(name, {})),
+            preprocess=shared.preprocess,
+            task=shared.task,
+            folder=place,
+            device=shared.device,
+            observer=None if listener is None else (lambda report: listener(called, seed, report)),
+            **experiment.settings.get(name, {}),
+        )
+        model = done.model
+        if shared.given:
+            model = dataclasses.replace(model, inference=shared.given.inference)
+        facts = self._judged(name, model, done.warnings)
+        model.save(place)
+        return model, facts
+
+    def _judged(self, name: str, model: Model, warnings: Sequence[str]) -> dict[str, Any]:
+        """The score and what else is known without a target label."""
+        shared = self.shared
+        player = Player(name, model, {"warnings": list(warnings)})
+        judge(player, shared.domains, shared.labelled)
+        on_source = player.facts["source_test"]
+        seen = see(model, shared.domains.target, shared.domains.source, shared.domains.source_test)
+        return {
+            "score": shared.score(seen),
+            "learnt": learnt(seen, shared.task),
+            "source_test": None if on_source is None else on_source["value"],
+            "predicted shares": player.facts["predicted shares"],
+            "mean confidence": player.facts["mean confidence"],
+            "warnings": player.facts["warnings"],
+        }
+
+    def _keep_best(self, place: Path) -> None:
+        best = self.folder / BEST
+        (best / "model.json").unlink(missing_ok=True)  # so that weights and settings are never of two trials
+        write_bytes(best / "model.safetensors", (place / "model.safetensors").read_bytes())
+        write_json(best / "model.json", read_json(place / "model.json"))
+
+    def write(self) -> dict[str, Any]:
+        """``tune.json``, which says what the journal says."""
+        states = self.optuna.trial.TrialState
+        names = {states.COMPLETE: "finished", states.PRUNED: "failed", states.RUNNING: "begun"}
+        score, shared = self.shared.score, self.shared
+        entries = [
+            {
+                "number": trial.number,
+                "state": trial.user_attrs.get("state", names[trial.state]),
+                "folder": str(self.folder / folder_of(trial.number)),
+                "settings": trial.user_attrs.get("settings", {}),
+                "reason": trial.user_attrs.get("reason"),
+                **trial.user_attrs.get("facts", {"score": None}),
+            }
+            for trial in self.study.get_trials(deepcopy=False)
+            if trial.state in names
+        ]
+        document = {
+            "schema": SCHEMA,
+            "acclimate": __version__,
+            "question": self.study.user_attrs["question"],
+            "method": shared.experiment.methods[0],
+            "task": shared.task.name,
+            "primary": shared.task.primary,
+            "classes": list(shared.task.classes),
+            "score": {"name": score.name, "title": score.title, "better": score.better, "fails": score.fails},
+            "source-only": self.study.user_attrs.get("source-only"),
+            "trials": entries,
+        }
+        document["best"] = next((entry["number"] for entry in ranking(document)), None)
+        write_json(self.folder / DOCUMENT, document)
+        return document
+
+
+def ranking(document: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The finished trials of ``tune.json`` by their score, the best one first; of equals the earlier one."""
+    sign = -1 if document["score"]["better"] == "high" else 1
+    finished = [entry for entry in document["trials"] if entry["state"] == "finished"]
+    return sorted(finished, key=lambda entry: sign * entry["score"])
+
+
+def learnt(seen: Seen, task: tasks.Task) -> float | None:
+    """(v - c) / (1 - c): v is the primary score on source images that training has not seen, c that of the best constant
+    prediction; 1 where all is right, 0 where nothing was learnt, None where there are no such images.
+    """
+    if seen.zs is None or seen.ys is None:
+        return None
+    counts = task.confusion(seen.zs.argmax(1), seen.ys)
+    constants = []
+    for k in range(len(task.classes)):
+        constant = torch.zeros_like(counts)
+        constant[:, k] = counts.sum(1)
+        constants.append(task.scores(constant)[task.primary])
+    best = max(constants)
+    return (task.scores(counts)[task.primary] - best) / (1 - best) if best < 1 else None
+
+
+class _Unfit(UsageError):
+    """Settings that do not go together."""
+
+
+@contextlib.contextmanager
+def _combined() -> Iterator[None]:
+    """Values that are allowed one by one may not go together, which ends a trial and not the sweep."""
+    try:
+        yield
+    except UsageError as error:
+        raise _Unfit(str(error)) from error
+
+
+def folder_of(number: int) -> str:
+    """``trial-007``."""
+    return f"trial-{number:03d}"
+
+
+def _tidy(place: Path) -> None:
+    """Without the checkpoints of what is finished, which are several times as large as the model."""
+    for name in ("checkpoints", "artifacts"):
+        shutil.rmtree(place / name, ignore_errors=True)
+
+
+# -- the journal ------------------------------------------------------------------------------------------------------
+
+
+def _study(optuna: ModuleType, folder: Path, question: dict[str, Any]) -> Any:
+    """The study of a folder. Raises :class:`UsageError` if it asks something else, naming what."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / JOURNAL
+    _mend(path)
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
+    study = optuna.create_study(storage=storage, study_name="tune", direction="maximize", load_if_exists=True)
+    theirs = study.user_attrs.get("question")
+    if theirs is None:
+        study.set_user_attr("question", question)
+    elif theirs != question:
+        mine, theirs = _leaves(question), _leaves(theirs)
+        differ = sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))
+        raise UsageError(f"{folder} was begun with other {', '.join(differ)}; use another --out, or the same command")
+    return study
+
+
+def _leaves(question: Mapping[str, Any]) -> dict[str, Any]:
+    """The question on one level, with one name for each setting that is searched."""
+    searched = {f"search.{name}": each for name, each in question["search"].items()}
+    rest = {name: value for name, value in question.items() if name != "search"}
+    return searched | {name[1:]: value for name, value in flat("", rest).items()}
+
+
+def _mend(path: Path) -> None:
+    """Without half a line at the end, which a kill or a full disk leaves and which the next line would be glued to."""
+    if path.exists() and not (content := path.read_bytes()).endswith(b"\n") and content:
+        write_bytes(path, content[: content.rfind(b"\n") + 1])
+
+
+def _optuna() -> ModuleType:
+    try:
+        import optuna
+    except ImportError:
+        raise missing_extra("sweep", "acclimate tune") from None
+    return optuna
+
+
+@contextlib.contextmanager
+def _quiet(optuna: ModuleType) -> Iterator[None]:
+    """Without the lines that optuna writes at every study and trial."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)

@@ -1,0 +1,121 @@
+"""``fine-tune`` as a person uses it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import folders
+import pytest
+
+from acclimate.cli.diagnose import next_command
+from acclimate.errors import Interrupted
+from acclimate.files import read_json
+from acclimate.studies import few_labels
+
+FEW = ("--k", "1,3", "--draws", "2", "--steps", "2", "--device", "cpu")
+
+
+@pytest.fixture(scope="module")
+def tuned(run, place, call, tmp_path_factory):
+    """The folder, and what was said while it was made."""
+    folder = tmp_path_factory.mktemp("tuned") / "out"
+    answer = call("fine-tune", run.folder, "--labelled", place / "real", "--out", folder, *FEW)
+    assert answer.code == 0, answer.err
+    return folder, answer
+
+
+def test_a_table_a_verdict_a_model_and_the_next_command(tuned, run, place, call, tmp_path):
+    folder, answer = tuned
+    lines = answer.out.splitlines()
+    assert lines[0].split()[-2:] == ["source-only", "dann"]
+    assert [line.split()[0] for line in lines[1:4]] == ["0", "1", "3"]
+    assert "Also without labels: adabn" in answer.out
+    assert "Fine-tuning source-only on labelled images" in " ".join(answer.out.split())
+    assert "Adapting first" in answer.out
+    assert f"report   {folder / 'report.html'}" in answer.out
+    assert "15 images to draw from, 15 to score on" in answer.err
+    assert f"next: acclimate predict {folder / 'model'} IMAGES" in answer.err
+    assert len(lines) + len(answer.err.splitlines()) < 30
+    result = read_json(folder / "fine-tune.json")
+    assert result["schema_version"] == 1
+    assert result["model"] == {"folder": str(folder / "model"), "start": "dann", "images": 30, "score": None}
+    assert call("predict", folder / "model", place / "new", "--out", tmp_path / "p", "--device", "cpu").code == 0
+
+
+def test_a_rerun_measures_nothing_and_gives_json(tuned, run, place, call, monkeypatch):
+    folder, _ = tuned
+    monkeypatch.setattr(few_labels, "adapt", None)
+    again = call("fine-tune", run.folder, "--labelled", place / "real", "--out", folder, *FEW, "--json")
+    assert again.code == 0, again.err
+    assert again.json["fine-tuned"] == read_json(folder / "fine-tune.json")["fine-tuned"]
+    assert set(again.json["without labels"]) == {"source-only", "adabn", "dann"}
+    assert again.json["report"] == str(folder / "report.html")
+
+
+def test_interrupted(run, place, call, tmp_path, monkeypatch):
+    def stop(*arguments, **more):
+        raise Interrupted("interrupted; nothing was being saved (no folder)")
+
+    monkeypatch.setattr(few_labels, "adapt", stop)
+    answer = call("fine-tune", run.folder, "--labelled", place / "real", "--out", tmp_path / "o", *FEW)
+    assert answer.code == 130
+    assert "3 of 12 cells are kept: run the same command to continue" in answer.err
+
+
+def test_a_class_missing_too_many_images_and_test_images_apart(run, place, call, tmp_path):
+    labelled = folders.classes(tmp_path / "labelled", 12, shifted=True)
+    shutil.rmtree(labelled / "ring")
+    words = ("--labelled", labelled, "--test", place / "real", "--out", tmp_path / "o", "--from", "adabn")
+    answer = call("fine-tune", run.folder, *words, *FEW, "--k", "2,500")
+    assert answer.code == 0, answer.err
+    assert "warning: No labelled image shows ring" in answer.out
+    assert "images can be drawn: 500" in answer.out
+    assert " % accuracy)" in answer.out  # the kept model is scored, on images apart
+    model = call("fine-tune", run.folder / "seed-0" / "source-only", *words[:-2], "--force", *FEW)
+    assert model.code == 0, model.err
+    assert model.out.splitlines()[0].split()[-1] == "source-only"
+    own = call("fine-tune", tmp_path / "o" / "model", *words[:-2], *FEW)
+    assert own.code == 3
+    assert "has read target labels already (fine-tune)" in own.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--labelled {place}/real --k 0", "--k 0: must be 1 labelled image or more"),
+        ("--labelled {place}/real --k 1,x", "write numbers of images, such as 1,2,5,10,20"),
+        ("--labelled {place}/real --k 400", "only 15 labelled images can be drawn"),
+        ("--labelled {place}/new", "has no labels"),
+        ("--labelled {place}/real --lr 0", "--lr 0.0: must be greater than 0"),
+        ("--labelled {place}/real --from dan", "did you mean 'dann'?"),
+        ("--labelled {place}/real --keep-from source", "has no such method"),
+        ("--labelled {place}/real --set fine-tune.part=heads", "must be 'all', 'head' or 'norm+head'"),
+        ("--labelled {place}/real --set plan.steps=3", "choose --steps, --batch and --lr"),
+        ("--labelled {place}/real --test {place}/real", "30 images of real are among the labelled ones too"),
+        ("--labeled {place}/real", "did you mean '--labelled'?"),
+    ],
+)
+def test_mistakes(run, place, call, tmp_path, words, said):
+    answer = call(
+        "fine-tune", run.folder, *words.format(place=place).split(), "--out", tmp_path / "o", "--device", "cpu"
+    )
+    assert answer.code == 2, answer.err
+    assert said in answer.err
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_run_in_the_making_is_no_run(place, call, tmp_path):
+    (tmp_path / "seed-0" / "dann").mkdir(parents=True)
+    answer = call("fine-tune", tmp_path, "--labelled", place / "real")
+    assert answer.code == 3
+    assert "is not finished" in answer.err
+
+
+def test_an_uncertain_diagnosis_leads_here(run):
+    class Uncertain:
+        advised = "label"
+
+    place: Path = run.folder / "seed-0" / "source-only"
+    assert next_command(Uncertain, "s", "t", place).endswith("--labelled LABELLED")
+    assert next_command(Uncertain, "s", "t", place).startswith(f"acclimate fine-tune {run.folder.resolve()}")

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from acclimate.selection.base import Score, Seen
+from acclimate.selection.quality import rank_correlation, regret
+from acclimate.selection.rank import jackknife_error, rank, without_groups
+
+
+def mean_score(better="high"):
+    return Score("mean", "the mean", lambda zt: zt[:, 0].mean().item(), better, "nobody", "when", "fails")
+
+
+def seen(values, images=None) -> Seen:
+    z = torch.tensor(values, dtype=torch.float32)[:, None]
+    return Seen(zt=z, ft=z, it=torch.arange(len(z)) if images is None else torch.tensor(images), classes=1)
+
+
+def test_the_error_of_a_mean_is_its_standard_error() -> None:
+    x = np.random.default_rng(0).standard_normal(10)  # ten images, ten groups of one: s / sqrt(n)
+    found = jackknife_error(without_groups(mean_score(), seen(x)))
+    assert found == pytest.approx(x.std(ddof=1) / math.sqrt(10), rel=1e-5)
+
+
+def test_pixels_of_an_image_leave_together() -> None:
+    one = seen([0.0, 4.0, 1.0, 5.0], [0, 0, 1, 1])
+    assert without_groups(mean_score(), one) == pytest.approx([3.0, 2.0])
+
+
+def test_differences_are_paired() -> None:
+    """Two models that differ by a constant are told apart although each alone is uncertain."""
+    x = np.random.default_rng(1).standard_normal(40) * 10
+    first, second = rank(mean_score(), {"low": seen(x), "high": seen(x + 0.5)})
+    assert (first.label, second.label) == ("high", "low")
+    assert first.error > 1
+    assert second.behind == pytest.approx(0.5, abs=1e-4)
+    assert second.behind_error == pytest.approx(0.0, abs=1e-4)
+    assert not second.tied
+
+
+def test_what_images_could_explain_is_tied() -> None:
+    rng = np.random.default_rng(2)
+    x, y = rng.standard_normal((2, 40)) * 10
+    assert all(each.tied for each in rank(mean_score(), {"x": seen(x), "y": seen(y - y.mean() + x.mean() - 0.1)}))
+
+
+def test_low_scores_are_best_where_the_score_says_so() -> None:
+    ranked = rank(mean_score("low"), {"a": seen([2.0, 2.0]), "b": seen([1.0, 1.0]), "c": seen([3.0, 3.0])})
+    assert [each.label for each in ranked] == ["b", "a", "c"]
+    assert [each.behind for each in ranked] == [0.0, 1.0, 2.0]
+
+
+def test_one_image_has_no_error_and_settles_nothing() -> None:
+    ranked = rank(mean_score(), {"a": seen([1.0]), "b": seen([2.0])})
+    assert [each.error for each in ranked] == [None, None]
+    assert all(each.tied for each in ranked)
+
+
+def test_regret_is_what_the_choice_costs() -> None:
+    assert regret([0.1, 0.9, 0.5], [70.0, 60.0, 80.0]) == 20.0
+    assert regret([0.1, 0.2, 0.9], [70.0, 60.0, 80.0]) == 0.0
+    assert regret([0.9, 0.9, 0.5], [70.0, 60.0, 80.0]) == 15.0  # of equal ones either may be taken
+
+
+def test_rank_correlation_is_spearmans() -> None:
+    from scipy.stats import spearmanr
+
+    rng = np.random.default_rng(3)
+    a, b = rng.integers(0, 6, 12), rng.integers(0, 6, 12)
+    assert rank_correlation(a, b) == pytest.approx(spearmanr(a, b).statistic)
+    assert rank_correlation([1, 1, 1], [1, 2, 3]) is None

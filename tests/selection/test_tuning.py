@@ -1,0 +1,394 @@
+"""Sweeps: what is searched, what a trial is, how a sweep goes on, and that no target label is opened."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import folders
+import pytest
+import torch
+from runs import Killed, assert_same, on_tick
+
+from acclimate import tasks
+from acclimate.engine.checkpoint import read_tensors
+from acclimate.engine.model import Model
+from acclimate.errors import NumericError, UsageError
+from acclimate.experiment import Experiment, carry_out, open_domains
+from acclimate.plan import Plan
+from acclimate.selection import Score, Seen
+from acclimate.selection.see import see
+from acclimate.selection.tuning import Choice, Range, changed, default_search, learnt, present, read_search, tune
+
+
+def sharpness(zt) -> float:
+    return float(zt.softmax(1).amax(1).mean())
+
+
+def score(better="high", function=sharpness, name="sharpness") -> Score:
+    return Score(name, name, function, better, paper="", when="", fails="")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    root = tmp_path_factory.mktemp("domains")
+    folders.classes(root / "a", 30)
+    folders.classes(root / "b", 18, shifted=True)
+    return root
+
+
+def asked(place, method="dann", **changes) -> Experiment:
+    plan = Plan(steps=3, batch=6, precision="float32", save_every=1, log_every=1)
+    given = {
+        "settings": {"dann": {"hidden": [4]}},
+        "preprocess": {"size": [16, 16]},
+        "plan": plan,
+        "holdout": 0,
+    } | changes
+    where = {"source": str(place / "a"), "target": str(place / "b")}
+    return Experiment(**{**where, "methods": (method,), "network": "lenet", **given})
+
+
+def weights(folder):
+    return read_tensors(folder / "model.safetensors")
+
+
+# -- what is searched -------------------------------------------------------------------------------------------------
+
+
+def test_by_default_the_learning_rate_and_the_weights_are_searched(place):
+    assert default_search(asked(place)) == {"lr": Range(0.001, 0.1, log=True), "dann.weight": Range(0.1, 10, log=True)}
+    ynet = default_search(asked(place, "y-net"))
+    assert (ynet["y-net.weight"].low, ynet["y-net.weight"].high) == pytest.approx((1e-4, 1e-2))
+    assert list(default_search(asked(place, "fda"))) == ["lr"]  # its other numbers are no weights
+
+
+def test_what_was_typed_is_the_middle_of_what_is_searched_and_nothing_is_searched_around_zero(place):
+    typed = asked(place, settings={"dann": {"weight": 0.5}}, plans={"dann": {"optimiser": {"lr": 0.002}}})
+    found = default_search(typed)
+    assert (found["dann.weight"].low, found["dann.weight"].high) == pytest.approx((0.05, 5))
+    assert (found["lr"].low, found["lr"].high) == pytest.approx((0.0002, 0.02))
+    assert list(default_search(asked(place, settings={"dann": {"weight": 0.0}}))) == ["lr"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "read"),
+    [
+        ("lr", "1e-4:1e-1:log", Range(1e-4, 0.1, log=True)),
+        ("dann.weight", "0:3", Range(0, 3)),
+        ("plan.steps", "500:1000", Range(500, 1000, whole=True)),
+        ("plan.steps", "500,1000", Choice((500, 1000))),
+        ("plan.clip", "None,1", None),
+        ("plan.clip", "null,1", Choice((None, 1.0))),
+        ("dann.ramp", "true,false", Choice((True, False))),
+        ("dann.norm", "target,joint", Choice(("target", "joint"))),
+        ("dann.hidden", "20,50", Choice(([20], [50]))),
+        ("dann.hidden", "[20,20],50", Choice(([20, 20], [50]))),
+    ],
+)
+def test_ranges_and_choices_are_read_in_the_setting_s_own_type(place, name, text, read):
+    if read is None:
+        with pytest.raises(UsageError, match=f"--search {name}={text}: None must be a valid number"):
+            read_search({name: text}, asked(place))
+    else:
+        assert read_search({name: text}, asked(place)) == {name: read}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("dann.wieght", "1,2", r"--search dann\.wieght: dann has no such setting; did you mean 'dann\.weight'\?"),
+        ("weight", "1,2", r"did you mean 'dann\.weight'\?"),
+        ("mcd.weight", "1,2", r"dann has no such setting; did you mean 'dann\.weight'\?"),
+        ("plan.seed", "1,2", "choosing luck"),
+        ("lr", "0:1", "lr=0:1: 0.0 must be greater than 0"),
+        ("lr", "0:1:log", "numbers above 0"),
+        ("lr", "2:1", "first must be below"),
+        ("lr", "1:2:linear", "LOW:HIGH:log"),
+        ("lr", "1", "at least two values"),
+        ("plan.steps", "0.5:2", "whole numbers"),
+        ("plan.steps", "0:2", "steps=0:2: 0 must be greater than or equal to 1"),
+        ("dann.norm", "0:1", "no number; write its values"),
+        ("dann.norm", "target,jiont", "jiont must be 'joint'"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused_with_what_was_typed(place, name, text, said):
+    with pytest.raises(UsageError, match=said):
+        read_search({name: text}, asked(place))
+
+
+def test_settings_change_for_the_method_alone(place):
+    before = asked(place, plans={"dann": {"clip": 2.0}})
+    after = changed(before, {"lr": 0.3, "plan.steps": 7, "dann.weight": 4.0})
+    assert after.settings == {"dann": {"hidden": [4], "weight": 4.0}}
+    assert after.plan == before.plan  # source-only's
+    assert after.plans["dann"]["clip"] == 2.0
+    assert {name: present(after, name) for name in ("lr", "plan.steps", "dann.weight", "dann.ramp")} == {
+        "lr": 0.3, "plan.steps": 7, "dann.weight": 4.0, "dann.ramp": True,
+    }  # fmt: skip
+    assert after.plans["dann"]["optimiser"]["schedule"] == "dann"  # the method's own, but for its rate
+
+
+# -- a sweep ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def swept(place, tmp_path_factory):
+    """Four trials by a score of which low is better."""
+    folder = tmp_path_factory.mktemp("swept") / "t"
+    return tune(asked(place), folder, score=score("low"), trials=4, device="cpu"), folder
+
+
+def test_trials_are_what_adapt_makes_of_their_settings(swept, place, tmp_path):
+    found, folder = swept
+    assert found["trials"][0]["settings"] == {"lr": 0.01, "dann.weight": 1.0}
+    for number in (0, 3):
+        experiment = changed(asked(place), {} if number == 0 else found["trials"][number]["settings"])
+        carry_out(experiment, tmp_path / str(number), device="cpu")
+        alone = tmp_path / str(number) / "seed-0"
+        assert_same(weights(folder / f"trial-00{number}"), weights(alone / "dann"))
+        assert_same(weights(folder / "source-only"), weights(alone / "source-only"))
+
+
+def test_scores_are_those_of_the_kept_models_and_the_lowest_is_best(swept, place):
+    found, folder = swept
+    domains = open_domains(asked(place), None, score=False)
+    for entry in [*found["trials"], {**found["source-only"], "folder": folder / "source-only"}]:
+        seen = see(Model.load(folder / entry["folder"]), domains.target)
+        assert len(seen.zt) == 18
+        assert entry["score"] == pytest.approx(sharpness(seen.zt), abs=1e-6)
+        assert sum(entry["predicted shares"].values()) == pytest.approx(1)
+    best = min(found["trials"], key=lambda entry: entry["score"])
+    assert found["best"] == best["number"]
+    assert_same(weights(folder / "best"), weights(folder / f"trial-{best['number']:03}"))
+    assert Model.load(folder / "best").method.settings.weight == best["settings"]["dann.weight"]
+
+
+def test_drawn_settings_lie_in_their_ranges_and_can_be_typed(swept):
+    found, folder = swept
+    drawn = [entry["settings"] for entry in found["trials"][1:]]
+    assert all(0.001 <= each["lr"] <= 0.1 and 0.1 <= each["dann.weight"] <= 10 for each in drawn)
+    assert all(float(f"{value:.3g}") == value for each in drawn for value in each.values())
+    assert len({each["lr"] for each in drawn}) == 3
+    assert json.loads((folder / "tune.json").read_text()) == found
+    assert not list(folder.rglob("checkpoints"))
+
+
+def test_a_second_time_trains_nothing_and_more_trials_go_on(swept, place, tmp_path, monkeypatch):
+    found, _ = swept
+    experiment = asked(place)
+    first = tune(experiment, tmp_path / "t", score=score("low"), trials=2, device="cpu")
+    assert [e["settings"] for e in first["trials"]] == [e["settings"] for e in found["trials"][:2]]
+    told = []
+    again = tune(experiment, tmp_path / "t", score=score("low"), trials=4, device="cpu", told=told.append)
+    assert [entry["number"] for entry in told] == [2, 3]
+    assert stripped(again) == stripped(found)
+    on_tick(monkeypatch, lambda k: pytest.fail("it trains"))
+    assert tune(experiment, tmp_path / "t", score=score("low"), trials=4, device="cpu") == again
+
+
+def stripped(found):
+    return {**found, "trials": [{**entry, "folder": None} for entry in found["trials"]]}
+
+
+@pytest.mark.parametrize("tick", [2, 5, 10])
+def test_a_killed_sweep_goes_on_to_the_same_end(swept, place, tmp_path, monkeypatch, tick):
+    """Three updates each: source-only is hit at 2, trial 0 at 5, trial 2 at 10."""
+
+    def react(k):
+        if k == tick:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        on_tick(patch, react)
+        with pytest.raises(Killed):
+            tune(asked(place), tmp_path / "t", score=score("low"), trials=4, device="cpu")
+    journal = tmp_path / "t" / "study.journal"
+    with journal.open("a") as stream:
+        stream.write('{"op_code":8,"wor')  # what a kill in the middle of a line leaves
+    found = tune(asked(place), tmp_path / "t", score=score("low"), trials=4, device="cpu")
+    assert stripped(found) == stripped(swept[0])
+    for name in ("trial-002", "trial-003", "best"):
+        assert_same(weights(tmp_path / "t" / name), weights(swept[1] / name))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"search": {"lr": Range(0.001, 0.2, log=True)}}, "begun with other search.dann.weight, search.lr;"),
+        ({"score": score("low", name="other")}, "begun with other score;"),
+        ({"plan": 5}, "experiment.plan.steps;"),
+        ({"target": "a"}, "data.target.fingerprint"),
+    ],
+)
+def test_another_question_is_refused_by_name(swept, place, change, said):
+    experiment = asked(place)
+    if "plan" in change:
+        experiment = experiment.replace(plan=experiment.plan.replace(steps=change.pop("plan")))
+    if "target" in change:
+        experiment = experiment.replace(target=str(place / change.pop("target")))
+    with pytest.raises(UsageError, match="was begun with other") as error:
+        tune(experiment, swept[1], **{"score": score("low"), "trials": 4, "device": "cpu", **change})
+    assert said in str(error.value)
+
+
+def test_failed_trials_are_told_and_the_sweep_goes_on(place, tmp_path):
+    values = []
+
+    def third_is_nothing(zt):
+        values.append(zt)
+        return float("nan") if len(values) == 3 else 1.0
+
+    search = {"lr": Choice((0.01, 1e30))}
+    found = tune(
+        asked(place), tmp_path, score=score(function=third_is_nothing), search=search, trials=6, device="cpu"
+    )  # fmt: skip
+    states = {entry["number"]: (entry["settings"]["lr"], entry["state"]) for entry in found["trials"]}
+    assert states[0] == (0.01, "finished")
+    diverged = [entry for entry in found["trials"] if entry["settings"]["lr"] == 1e30]
+    assert diverged
+    assert all(entry["state"] == "failed" and "became non-finite" in entry["reason"] for entry in diverged)
+    (nothing,) = (entry for entry in found["trials"] if "not a number" in (entry["reason"] or ""))
+    assert nothing["settings"]["lr"] == 0.01
+    assert found["best"] == 0
+    assert sum(state == "finished" for _, state in states.values()) == 6 - len(diverged) - 1
+
+
+def test_where_everything_fails_the_reason_is_said(place, tmp_path):
+    broken = asked(place, plans={"dann": {"optimiser": {"lr": 1e30}}})
+    with pytest.raises(NumericError, match=r"no trial can be used: .*became non-finite"):
+        tune(broken, tmp_path, score=score(), trials=1, device="cpu")
+
+
+def test_settings_that_do_not_go_together_end_a_trial_and_not_the_sweep(place, tmp_path):
+    experiment = asked(place, "self-training", settings={})
+    found = tune(
+        experiment,
+        tmp_path,
+        score=score(),
+        search={"self-training.portion": Choice((0.2, 0.9))},
+        trials=4,
+        device="cpu",
+    )
+    assert {entry["state"] for entry in found["trials"]} <= {"finished", "failed"}
+    assert found["trials"][0]["state"] == "finished"
+
+
+def test_trials_that_learnt_less_than_half_of_the_source_are_set_aside(place, tmp_path, monkeypatch):
+    shares = iter([0.8, 0.3, 0.4, 0.5])  # source-only's first
+    monkeypatch.setattr("acclimate.selection.tuning.learnt", lambda seen, task: next(shares))
+    found = tune(asked(place), tmp_path, score=score(), trials=3, device="cpu")
+    assert [entry["state"] for entry in found["trials"]] == ["set aside", "finished", "finished"]
+    assert all(entry["score"] is not None for entry in found["trials"])
+    assert found["best"] in (1, 2)
+    monkeypatch.setattr("acclimate.selection.tuning.learnt", lambda seen, task: next(shares))
+    shares = iter([0.8, 0.1, 0.0, -0.2])  # SHOT does not learn from the source
+    free = asked(place, "shot", settings={"shot": {"refreshes": 1}})
+    kept = tune(free, tmp_path / "free", score=score(), search={"lr": Range(1e-3, 1e-2)}, trials=2, device="cpu")
+    assert {entry["state"] for entry in kept["trials"]} == {"finished"}
+
+
+def test_learnt_is_the_share_of_what_one_answer_for_all_leaves():
+    task = tasks.build("classification", ("a", "b"))
+
+    def share(predicted, truth):
+        zs = torch.nn.functional.one_hot(torch.tensor(predicted), 2).float()
+        return learnt(Seen(zt=zs, ft=zs, it=torch.arange(len(zs)), zs=zs, ys=torch.tensor(truth)), task)
+
+    assert share([0, 0, 0, 0], [0, 0, 0, 1]) == 0
+    assert share([0, 0, 0, 1], [0, 0, 0, 1]) == 1
+    assert share([1, 0, 0, 0], [0, 0, 0, 1]) == pytest.approx((0.5 - 0.75) / 0.25)
+    assert learnt(Seen(zt=torch.zeros(1, 2), ft=torch.zeros(1, 2), it=torch.zeros(1)), task) is None
+
+
+def test_defaults_outside_of_what_is_searched_are_still_trial_0(place, tmp_path):
+    found = tune(
+        asked(place), tmp_path, score=score(), search={"dann.weight": Choice((2.0, 3.0))}, trials=3, device="cpu"
+    )
+    first, *others = (entry["settings"]["dann.weight"] for entry in found["trials"])
+    assert first == 1.0
+    assert set(others) <= {2.0, 3.0}
+
+
+def test_methods_that_need_a_source_model_start_from_the_one_source_only(place, tmp_path, monkeypatch):
+    from acclimate.selection import tuning
+
+    began = []
+    adapt = tuning.adapt
+
+    def watched(net, source, target, method, **more):
+        began.append((method, {name: value.clone() for name, value in net.state_dict().items()}))
+        return adapt(net, source, target, method, **more)
+
+    monkeypatch.setattr(tuning, "adapt", watched)
+    experiment = asked(place, "shot", settings={"shot": {"refreshes": 1}})
+    search = {"lr": Range(1e-3, 1e-2)}
+    tune(experiment, tmp_path, score=score(), search=search, trials=2, device="cpu")
+    tune(experiment, tmp_path, score=score(), search=search, trials=3, device="cpu")  # which loads source-only
+    assert [method for method, _ in began] == ["source-only", "shot", "shot", "shot"]
+    trained = Model.load(tmp_path / "source-only").method.net.state_dict()
+    for _, start in began[1:]:
+        assert_same(start, dict(trained))
+
+
+def test_a_sweep_of_a_given_model_trains_no_source_only(swept, place, tmp_path):
+    _, folder = swept
+    experiment = Experiment(
+        target=str(place / "b"), model=str(folder / "source-only"), methods=("shot",),
+        plan=asked(place).plan, settings={"shot": {"refreshes": 1}},
+    )  # fmt: skip
+    found = tune(experiment, tmp_path, score=score("low"), search={"lr": Range(1e-3, 1e-2)}, trials=2, device="cpu")
+    assert found["source-only"]["score"] == pytest.approx(swept[0]["source-only"]["score"], abs=1e-6)
+    assert found["source-only"]["source_test"] is None
+    assert not (tmp_path / "source-only" / "model.json").exists()
+    needs = Score("risk", "risk", lambda zs, ys: 0.0, "low", paper="", when="", fails="")
+    with pytest.raises(UsageError, match="risk needs the source"):
+        tune(experiment, tmp_path / "no", score=needs, device="cpu")
+
+
+def test_no_target_label_is_opened(tmp_path):
+    """The target's masks cannot be read, and the result is that of a target without masks."""
+    folders.masks(tmp_path / "a", 6)
+    folders.masks(tmp_path / "b", 4, shifted=True)
+    plan = Plan(steps=2, batch=2, precision="float32")
+    asked = {"source": str(tmp_path / "a"), "methods": ("dann",), "network_settings": {"width": 2, "depth": 1}}
+    common = {**asked, "plan": plan, "preprocess": {"crop": [16, 16]}, "holdout": 0}
+    for mask in (tmp_path / "b" / "masks").iterdir():
+        mask.write_bytes(mask.read_bytes()[:50])
+    found = [
+        tune(Experiment(target=str(target), **common), tmp_path / name, score=score(), trials=2, device="cpu")
+        for name, target in (("labelled", tmp_path / "b"), ("plain", tmp_path / "b" / "images"))
+    ]
+    assert [e["score"] for e in found[0]["trials"]] == [e["score"] for e in found[1]["trials"]]
+    assert_same(weights(tmp_path / "labelled" / "best"), weights(tmp_path / "plain" / "best"))
+
+
+def test_what_cannot_be_swept_is_refused_before_anything_is_trained(place, tmp_path, monkeypatch):
+    out = tmp_path / "no"
+
+    def refused(said, experiment=None, **changes):
+        given = {"score": score(), "device": "cpu", **changes}
+        with pytest.raises(UsageError, match=said):
+            tune(experiment or asked(place), out, **given)
+        assert not out.exists()
+
+    together = Score("agree", "agree", lambda zt, consensus: 0.0, "high", paper="", when="", fails="")
+    refused("agree compares all models with each other", score=together)
+    pixels = Score("shape", "shape", lambda zt: 0.0, "high", paper="", when="", fails="", tasks=("segmentation",))
+    refused("shape is a score for segmentation", score=pixels)
+    held_out = Score("risk", "risk", lambda zs, ys: 0.0, "low", paper="", when="", fails="")
+    refused("risk needs source images that training has not seen", score=held_out)
+    refused("trained on the target's labels", asked(place, "trained-on-target", settings={}))
+    still = asked(place, "adabn", settings={}, network="dann-mnist", network_settings={"norm": "batch"})
+    refused("adabn has no learning rate and no weight", still)
+    refused("adabn trains nothing", still, search={"lr": Range(0.1, 1), "adabn.alpha": Range(0, 1)})
+    refused("of one method, not of 2", asked(place).replace(methods=("dann", "mcd")))
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    refused(r'acclimate tune needs an extra: pip install "acclimate\[sweep\]"')
+
+
+def test_a_sweep_leaves_the_caller_s_generator_as_it_was(place, tmp_path):
+    torch.manual_seed(3)
+    before = torch.random.get_rng_state()
+    tune(asked(place), tmp_path, score=score(), trials=1, device="cpu")
+    assert torch.equal(torch.random.get_rng_state(), before)
