@@ -135,6 +135,20 @@ def office_caltech_10(packed: Path, out: Path) -> str:
     return f"{len(chosen)} images"
 
 
+def office_caltech_10_surf(packed: Path, out: Path) -> str:
+    from scipy.io import savemat
+
+    data = np.load(packed / "office_caltech_features" / "features.npz")
+    names = {"amazon": "amazon", "caltech10": "Caltech10", "dslr": "dslr", "webcam": "webcam"}
+    for domain, name in names.items():
+        content = {
+            "fts": data[f"surf_{domain}_x"].astype(np.float64),
+            "labels": data[f"surf_{domain}_y"][:, None] + 1.0,
+        }
+        savemat(out / f"{name}_SURF_L10.mat", content, do_compression=True)
+    return " + ".join(str(len(data[f"surf_{domain}_y"])) for domain in names) + " histograms"
+
+
 def camvid(packed: Path, out: Path) -> str:
     source = packed / "street_camvid"
     splits = json.loads((source / "splits.json").read_text())
@@ -225,6 +239,7 @@ SETS: dict[str, Callable[[Path, Path], str]] = {
     "syn-signs": syn_signs,
     "office-31": office_31,
     "office-caltech-10": office_caltech_10,
+    "office-caltech-10-surf": office_caltech_10_surf,
     "camvid": camvid,
     "vnc": vnc,
     "lucchi": lucchi,

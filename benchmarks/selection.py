@@ -25,7 +25,7 @@ from acclimate.experiment import Domains, open_domains
 from acclimate.files import read_json, write_json
 from acclimate.runs import Candidate, found
 from acclimate.selection import Seen, find
-from acclimate.selection.compare import all_values
+from acclimate.selection.compare import all_values, forgotten
 from acclimate.selection.quality import rank_correlation, regret
 from acclimate.selection.see import see
 
@@ -73,10 +73,12 @@ def measured(group: list[Candidate], cells: Path) -> dict[str, Any]:
     for candidate in group:
         seen[candidate.facts["row"]] = looked(candidate, domains, cells)
         print(f"    {candidate.facts['row']}", file=sys.stderr, flush=True)
-    task = domains.task().name
-    _, values, left_out = all_values(seen, task)
+    task = domains.task()
+    _, values, left_out = all_values(seen, task.name)
+    by_row = {candidate.facts["row"]: candidate for candidate in group}
     return {
-        "task": task,
+        "task": task.name,
+        "set aside": forgotten(by_row, seen, task),
         "truths": {each.facts["row"]: each.facts["target_test"]["value"] for each in group},
         "keys": {each.facts["row"]: each.facts["key"] for each in group},
         "values": values,
@@ -86,23 +88,37 @@ def measured(group: list[Candidate], cells: Path) -> dict[str, Any]:
     }
 
 
-def judged(choice: dict[str, Any]) -> dict[str, dict[str, float | None]]:
-    """By score: regret in points, rank correlation, what it chose; beside them choices that look at nothing."""
+def judged(choice: dict[str, Any], rule: bool) -> dict[str, dict[str, Any]]:
+    """By score: regret in points, rank correlation, what it chose; beside them choices that look at nothing.
+
+    Args:
+        rule: whether models that have hardly learnt the source are set aside, as ``acclimate compare`` does.
+    """
     truths = choice["truths"]
-    rows, t = list(truths), [100 * value for value in truths.values()]
+    rows = [row for row in truths if not rule or row not in choice["set aside"]]
+    t = [100 * truths[row] for row in rows]
+    missed = 100 * max(truths.values()) - max(t)  # by setting models aside
     found_: dict[str, dict[str, Any]] = {}
     for name in registry.names("scores"):
         if name in choice["values"]:
             gains = [find(name).gain(choice["values"][name][row]) for row in rows]
             found_[name] = {
-                "regret": regret(gains, t),
+                "regret": missed + regret(gains, t),
                 "rank correlation": rank_correlation(gains, t),
                 "chosen": rows[gains.index(max(gains))],
             }
-    found_["(any, at random)"] = {"regret": max(t) - statistics.fmean(t), "rank correlation": None, "chosen": None}
+    found_["(any, at random)"] = {
+        "regret": missed + max(t) - statistics.fmean(t),
+        "rank correlation": None,
+        "chosen": None,
+    }
     for row in ("source-only", "adabn"):
         if row in truths:
-            found_[f"(always {row})"] = {"regret": max(t) - 100 * truths[row], "rank correlation": None, "chosen": row}
+            found_[f"(always {row})"] = {
+                "regret": missed + max(t) - 100 * truths[row],
+                "rank correlation": None,
+                "chosen": row,
+            }
     return found_
 
 
@@ -179,16 +195,23 @@ def main() -> None:
             if known is not None:
                 kept[choice] = known
     sets: dict[str, Any] = {}
-    judgements = {choice: judged(facts) for choice, facts in kept.items()}
+    judgements = {choice: judged(facts, True) for choice, facts in kept.items()}
+    without = {choice: judged(facts, False) for choice, facts in kept.items()}
     groups = {name: lambda choice, name=name: choice.startswith(f"{name}/") for name in _names(options.benches)}
     for task in ("classification", "segmentation"):
         groups[f"all {task}"] = lambda choice, task=task: kept[choice]["task"] == task
     for name, belongs in groups.items():
         some = {choice: facts for choice, facts in judgements.items() if belongs(choice)}
         if some:
-            sets[name] = {"scores": summary(some), "chosen on the other tasks": of_others(some)}
+            every = summary({choice: without[choice] for choice in some})
+            sets[name] = {
+                "scores": summary(some),
+                "no model set aside": every,
+                "chosen on other tasks": of_others(some),
+            }
             print(f"\n### {name}: {len(some)} choices\n\n{table(sets[name]['scores'])}\n")
-            print(f"score chosen on the other tasks: {sets[name]['chosen on the other tasks']}")
+            print(f"no model set aside:\n\n{table(every)}\n")
+            print(f"score chosen on the other tasks: {sets[name]['chosen on other tasks']}")
     write_json(options.out, {"schema": SCHEMA, "sets": sets, "judgements": judgements, "choices": kept})
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from acclimate.errors import DataError
-from acclimate.experiment import Experiment
+from acclimate.experiment import Experiment, model_folder
 from acclimate.files import write_json
 from acclimate.runs import found
 
@@ -13,7 +13,13 @@ EXPERIMENT = Experiment(source="a", target="b", methods=("dann",)).model_dump(mo
 
 
 def player(seeds, **more):
-    return {"title": "T", "oracle": False, "reads": None, "seeds": {str(seed): {"seconds": 1.0} for seed in seeds}, **more}
+    return {
+        "title": "T",
+        "oracle": False,
+        "reads": None,
+        "seeds": {str(seed): {"seconds": 1.0} for seed in seeds},
+        **more,
+    }
 
 
 def model(folder: Path, method: str = "dann") -> Path:
@@ -97,6 +103,27 @@ def test_one_method_of_a_run_knows_its_run(tmp_path: Path) -> None:
 def test_a_model_alone_knows_its_method_only(tmp_path: Path) -> None:
     (candidate,), _ = found([model(tmp_path / "mine", "trained-on-target")])
     assert (candidate.label, candidate.experiment, candidate.oracle) == ("mine", None, True)
+
+
+def test_the_trials_of_a_sweep(tmp_path: Path) -> None:
+    trials = [
+        {"state": "finished", "folder": "elsewhere/s/trial-000", "reason": None},
+        {"state": "failed", "folder": "elsewhere/s/trial-001", "reason": "it blew up"},
+    ]
+    facts = {"question": {"experiment": EXPERIMENT}, "method": "dann", "trials": trials}
+    write_json(tmp_path / "s" / "tune.json", facts)
+    model(tmp_path / "s" / "source-only", "source-only")
+    write_json(model(tmp_path / "s" / "trial-000") / "failure.json", {"step": 3})  # the engine's own, of another try
+    candidates, absents = found([tmp_path / "s"])
+    assert [(each.label, each.method) for each in candidates] == [("source-only", "source-only"), ("trial-000", "dann")]
+    assert [(each.label, each.why) for each in absents] == [("s, trial-001", "failed: it blew up")]
+    (alone,), _ = found([tmp_path / "s" / "trial-000"])
+    assert alone.experiment.source == "a"
+
+
+def test_the_best_trial_is_what_a_sweep_stands_for(tmp_path: Path) -> None:
+    write_json(tmp_path / "tune.json", {})
+    assert model_folder(tmp_path) == tmp_path / "best"
 
 
 def test_an_unfinished_run_is_absent(tmp_path: Path) -> None:

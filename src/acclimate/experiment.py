@@ -480,6 +480,8 @@ def model_folder(path: Path) -> Path:
     A run holds ``seed-*/<method>``; the first seed's last method that read no target label is meant, or where all
     methods read a few, the last of these.
     """
+    if (path / "tune.json").exists():
+        return path / "best"  # of a sweep, by its label-free score
     if (path / "model.json").exists() or not (path / "results.json").exists():
         return path
     results = read_json(path / "results.json")

@@ -14,6 +14,7 @@ from acclimate.files import read_json
 from acclimate.methods import Need, find
 
 RUN, CELL, FAILURE, BEGUN, MODEL = "results.json", "result.json", "failure.json", "begun.json", "model.json"
+SWEEP = "tune.json"
 DEEP = 5  # folders below what was named in which cells and runs are looked for: cells/TASK/ROW/PRESET-DEVICE-seed-N
 ASIDE = ("stale", "run")  # of a benchmark: cells that count no more, checkpoints
 
@@ -75,10 +76,11 @@ def _at(path: Path, depth: int) -> tuple[list[Candidate], list[Absent]]:
         return [], []
     if (path / RUN).exists():
         return _of_run(path)
+    if (path / SWEEP).exists():
+        return _of_sweep(path)
     if (path / CELL).exists():
         return [_of_cell(path)], []
-    if (path / FAILURE).exists():
-        facts = read_json(path / FAILURE)
+    if (path / FAILURE).exists() and "row" in (facts := read_json(path / FAILURE)):
         return [], [Absent(_cell_name(facts), f"failed: {facts['message']}")]
     if (path / BEGUN).exists():
         return [], [Absent(f"{path.parent.parent.name}, {path.parent.name}", "was begun and is not finished")]
@@ -114,6 +116,24 @@ def _of_run(path: Path) -> tuple[list[Candidate], list[Absent]]:
     return candidates, absents
 
 
+def _of_sweep(path: Path) -> tuple[list[Candidate], list[Absent]]:
+    """Source-only and the trials; those that failed or were set aside are absent."""
+    facts = read_json(path / SWEEP)
+    experiment = Experiment(**facts["question"]["experiment"])
+    seed, method = experiment.plan.seed, facts["method"]
+    candidates, absents = [], []
+    if (path / BASELINE / MODEL).exists():
+        candidates.append(Candidate(BASELINE, BASELINE, path / BASELINE, experiment, seed, run=path))
+    for trial in facts["trials"]:
+        folder = path / Path(trial["folder"]).name
+        if trial["state"] == "finished" and (folder / MODEL).exists():
+            made = Candidate(folder.name, method, folder, experiment, seed, False, reads(method), trial, path)
+            candidates.append(made)
+        else:
+            absents.append(Absent(f"{path.name}, {folder.name}", f"{trial['state']}: {trial['reason'] or 'no model'}"))
+    return candidates, absents
+
+
 def _of_cell(path: Path) -> Candidate:
     facts = read_json(path / CELL)
     if not (path / MODEL).exists():
@@ -132,11 +152,12 @@ def _of_cell(path: Path) -> Candidate:
 
 
 def _of_model(path: Path) -> Candidate:
-    """A model alone, or a method's folder inside a run."""
-    run = path.resolve().parent.parent
-    if (run / RUN).exists():
-        for candidate in _of_run(run)[0]:
-            if candidate.folder.resolve() == path.resolve():
+    """A model alone, a method's folder inside a run, or a trial of a sweep."""
+    own = path.resolve()
+    wholes = ((own.parent.parent, RUN, _of_run), (own.parent, SWEEP, _of_sweep))
+    for whole, name, parts in wholes:
+        for candidate in parts(whole)[0] if (whole / name).exists() else ():
+            if candidate.folder.resolve() == own:
                 return candidate
     name = read_json(path / MODEL)["method"]
     return Candidate(path.name, name, path, None, None, Need.TARGET_LABELS in find(name).needs, reads(name))

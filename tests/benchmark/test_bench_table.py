@@ -128,6 +128,48 @@ def test_published_numbers_say_where_they_stand():
     assert by_hand["shot", "usps-to-mnist"] == 98.0
 
 
+def test_document_000_shares_its_cells_with_segmentation():
+    mine, other = load("document-000"), load("segmentation")
+    for preset in ("quick", "paper"):
+        for task in mine.tasks:
+            for row in ("source-only", "adabn", "self-training", "trained-on-target"):
+                found = Cell(task, row, preset, 1)
+                assert mine.experiment(found) == other.experiment(found)
+    for row in mine.rows:
+        for known in mine.row(row, "quick").published.values():
+            assert "their own FIB-SEM pair" in known.source
+            assert "not this data" in known.source
+
+
+@pytest.mark.parametrize("name", ["office-caltech", "office-caltech-surf"])
+def test_office_caltech_has_twelve_transductive_pairs(name):
+    table = load(name)
+    pairs = {(table.task(task, "quick").source, table.task(task, "quick").target) for task in table.tasks}
+    assert len(pairs) == len(table.tasks) == 12
+    for task in table.tasks:
+        found = table.task(task, "quick")
+        assert found.holdout == 0
+        source, target = (ref.partition(":")[2] for ref in (found.source, found.target))
+        assert task == f"{source}-to-{target}"
+        assert found.title == f"{source[0].upper()} → {target[0].upper()}"
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "mean", "hardest"),
+    [
+        ("office-caltech", "source-only", 86.1, "webcam-to-caltech"),
+        ("office-caltech", "dan", 90.1, "dslr-to-caltech"),
+        ("office-caltech-surf", "source-only", 45.04, "dslr-to-amazon"),
+        ("office-caltech-surf", "dan", 43.61, "webcam-to-caltech"),
+    ],
+)
+def test_published_columns_have_the_mean_that_their_sources_give(name, row, mean, hardest):
+    found = {task: known.value for task, known in load(name).row(row, "quick").published.items()}
+    assert len(found) == 12
+    assert sum(found.values()) / 12 == pytest.approx(mean, abs=0.05)
+    assert min(found, key=found.get) == hardest
+
+
 def test_a_method_that_is_not_installed_is_named_with_the_nearest(shapes):
     shapes.edit('method = "dann"', 'method = "dannn"')
     bench = shapes.bench()

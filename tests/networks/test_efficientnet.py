@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 
+from acclimate.engine.optimisers import groups, lr_scales
 from acclimate.errors import UsageError
 from acclimate.networks import build
 
@@ -42,6 +43,22 @@ class TestWithTheExtra:
     def test_images_other_than_224_keep_their_aspect(self):
         net = build("efficientnet-lite0", classes=2, size=(64, 96), pretrained=False)
         assert net(torch.randn(2, 3, 64, 96)).logits.shape == (2, 2)
+
+    def test_bottleneck_and_slow_body(self):
+        net = build("efficientnet-lite0", classes=3, size=64, pretrained=False, bottleneck=16, body_lr=0.1)
+        assert net.shapes["features"] == (16,)
+        net(torch.randn(4, 3, 64, 64)).logits.square().mean().backward()
+        assert [name for name, p in net.named_parameters() if p.grad is None] == []
+        fast, slow = sorted(groups(net, lr_scales(net)), key=lambda group: -group["lr_scale"])
+        assert (fast["lr_scale"], slow["lr_scale"]) == (1.0, 0.1)
+        # Dense layer, BatchNorm's two, the head's two; all else is the body's.
+        assert sum(p.numel() for p in fast["params"]) == 1280 * 16 + 2 * 16 + (16 + 1) * 3
+        assert sum(p.numel() for p in slow["params"]) == 3_371_008
+        plain = build("efficientnet-lite0", classes=3, size=64, pretrained=False)
+        assert [group["lr_scale"] for group in groups(plain, lr_scales(plain))] == [1.0]
+        assert plain.shapes["features"] == (1280,)
+        with pytest.raises(UsageError, match="not -1"):
+            build("efficientnet-lite0", classes=3, size=64, pretrained=False, bottleneck=-1)
 
     def test_other_channels_need_fresh_weights(self):
         with pytest.raises(UsageError, match="set pretrained=False"):

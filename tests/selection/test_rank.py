@@ -17,7 +17,7 @@ def mean_score(better="high"):
 
 def seen(values, images=None) -> Seen:
     z = torch.tensor(values, dtype=torch.float32)[:, None]
-    return Seen(zt=z, ft=z, it=torch.arange(len(z)) if images is None else torch.tensor(images), classes=1)
+    return Seen(zt=z, ft=z, image_t=torch.arange(len(z)) if images is None else torch.tensor(images), classes=1)
 
 
 def test_the_error_of_a_mean_is_its_standard_error() -> None:
@@ -52,6 +52,13 @@ def test_low_scores_are_best_where_the_score_says_so() -> None:
     ranked = rank(mean_score("low"), {"a": seen([2.0, 2.0]), "b": seen([1.0, 1.0]), "c": seen([3.0, 3.0])})
     assert [each.label for each in ranked] == ["b", "a", "c"]
     assert [each.behind for each in ranked] == [0.0, 1.0, 2.0]
+
+
+def test_what_is_set_aside_comes_last_whatever_its_score() -> None:
+    ranked = rank(mean_score(), {"a": seen([2.0, 2.0]), "b": seen([9.0, 9.0]), "c": seen([3.0, 3.0])}, {"b"})
+    assert [each.label for each in ranked] == ["c", "a", "b"]
+    assert [each.set_aside for each in ranked] == [False, False, True]
+    assert not ranked[2].tied
 
 
 def test_one_image_has_no_error_and_settles_nothing() -> None:

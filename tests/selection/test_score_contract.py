@@ -16,7 +16,7 @@ from acclimate.selection import Score, Seen, find
 
 NAMES = registry.names("scores")
 K, N, M = 4, 160, 120
-TARGET_ROWS = ("zt", "ft", "it", "consensus")
+TARGET_ROWS = ("zt", "ft", "image_t", "consensus")
 SOURCE_ROWS = ("zs", "fs", "ys", "image_s")
 
 NEIGHBOURS_HELD_OUT = ("iwv", "dev")
@@ -59,7 +59,7 @@ def seen(good: bool = True) -> Seen:
     values = {
         "zt": zt,
         "ft": ft,
-        "it": torch.arange(N) // 4,
+        "image_t": torch.arange(N) // 4,
         "zs": zs,
         "fs": fs,
         "ys": ys,

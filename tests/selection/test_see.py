@@ -41,7 +41,7 @@ def test_rows_are_the_models_own_predictions(case) -> None:
     seen = see(model, poisoned(target), source, source)
     every = {i: z for index, logits in model.logits(target) for i, z in zip(index, logits)}
     if task == "classification":
-        assert torch.equal(seen.it, torch.arange(len(target)))
+        assert torch.equal(seen.image_t, torch.arange(len(target)))
         torch.testing.assert_close(seen.zt, torch.stack([every[i] for i in range(len(target))]))
         x = next(iter(model_inputs(model, target)))
         torch.testing.assert_close(seen.ft[:1], model.method.net.features(x[:1]).flatten(1).detach())
@@ -51,7 +51,7 @@ def test_rows_are_the_models_own_predictions(case) -> None:
         assert all(torch.equal(mask.long(), map_) for mask, map_ in zip(seen.masks_t, maps))
         for i in (0, len(target) - 1):  # each row is a pixel of its image
             pixels = every[i].flatten(1).T
-            rows = seen.zt[seen.it == i][:20]
+            rows = seen.zt[seen.image_t == i][:20]
             assert all((pixels - row).abs().amax(1).min() < 1e-5 for row in rows)
 
 
@@ -83,11 +83,11 @@ def test_the_source_is_seen_under_its_own_statistics(case) -> None:
 
 
 def test_the_same_rows_each_time_and_for_each_model(case) -> None:
-    task, model, source, target, _ = case
+    task, model, _, target, _ = case
     other = runs.start("source-only", task).model
     a, b, c = see(model, target), see(model, target), see(other, target)
     assert torch.equal(a.zt, b.zt)
-    assert torch.equal(a.it, c.it)
+    assert torch.equal(a.image_t, c.image_t)
     mean = torch.stack([a.zt.softmax(1), c.zt.softmax(1)]).mean(0)
     torch.testing.assert_close(with_consensus([a, c])[1].consensus, mean)
     assert a.fs is None
@@ -104,10 +104,8 @@ def test_models_that_see_other_pixels_have_no_consensus(case) -> None:
 def test_a_group_of_images_leaves_with_all_its_rows(case) -> None:
     task, model, source, target, _ = case
     seen = see(model, target, source, source).without(1, 4)
-    assert set(seen.it.tolist()) == {i for i in range(len(target)) if i % 4 != 1}
+    assert set(seen.image_t.tolist()) == {i for i in range(len(target)) if i % 4 != 1}
     assert set(seen.image_s.tolist()) == {i for i in range(len(source)) if i % 4 != 1}
     assert len(seen.ys) == len(seen.fs) == len(seen.zs)
     if task == "segmentation":
-        assert len(seen.masks_t) == len(set(seen.it.tolist()))
-
-
+        assert len(seen.masks_t) == len(set(seen.image_t.tolist()))

@@ -6,6 +6,7 @@ import json
 import sys
 
 import folders
+import optuna
 import pytest
 import torch
 from runs import Killed, assert_same, on_tick
@@ -160,6 +161,8 @@ def test_scores_are_those_of_the_kept_models_and_the_lowest_is_best(swept, place
         assert sum(entry["predicted shares"].values()) == pytest.approx(1)
     best = min(found["trials"], key=lambda entry: entry["score"])
     assert found["best"] == best["number"]
+    journal = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(folder / "study.journal")))
+    assert optuna.load_study(storage=journal, study_name="tune").best_trial.number == best["number"]
     assert_same(weights(folder / "best"), weights(folder / f"trial-{best['number']:03}"))
     assert Model.load(folder / "best").method.settings.weight == best["settings"]["dann.weight"]
 
@@ -293,12 +296,12 @@ def test_learnt_is_the_share_of_what_one_answer_for_all_leaves():
 
     def share(predicted, truth):
         zs = torch.nn.functional.one_hot(torch.tensor(predicted), 2).float()
-        return learnt(Seen(zt=zs, ft=zs, it=torch.arange(len(zs)), zs=zs, ys=torch.tensor(truth)), task)
+        return learnt(Seen(zt=zs, ft=zs, image_t=torch.arange(len(zs)), zs=zs, ys=torch.tensor(truth)), task)
 
     assert share([0, 0, 0, 0], [0, 0, 0, 1]) == 0
     assert share([0, 0, 0, 1], [0, 0, 0, 1]) == 1
     assert share([1, 0, 0, 0], [0, 0, 0, 1]) == pytest.approx((0.5 - 0.75) / 0.25)
-    assert learnt(Seen(zt=torch.zeros(1, 2), ft=torch.zeros(1, 2), it=torch.zeros(1)), task) is None
+    assert learnt(Seen(zt=torch.zeros(1, 2), ft=torch.zeros(1, 2), image_t=torch.zeros(1)), task) is None
 
 
 def test_defaults_outside_of_what_is_searched_are_still_trial_0(place, tmp_path):

@@ -149,7 +149,7 @@ def with_starts(bench: Bench, cells: Sequence[Cell]) -> list[Cell]:
 
 
 def _process(bench: Bench, cell: Cell, jobs: int, logs: contextlib.ExitStack) -> subprocess.Popen[bytes]:
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    threads = max(1, cores() // jobs)
     path = _log(bench, cell)
     path.parent.mkdir(parents=True, exist_ok=True)
     log = logs.enter_context(path.open("ab"))
@@ -162,6 +162,11 @@ def _process(bench: Bench, cell: Cell, jobs: int, logs: contextlib.ExitStack) ->
         env={**os.environ, "OMP_NUM_THREADS": str(threads)},
         start_new_session=True,  # Ctrl-C reaches this process alone, which passes it on once
     )
+
+
+def cores() -> int:
+    """How many cores this process may use: a container or ``taskset`` may allow fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _log(bench: Bench, cell: Cell) -> Path:

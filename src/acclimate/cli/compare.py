@@ -142,7 +142,7 @@ def show(result: Comparison, evaluations: dict[str, Evaluation] | None, backward
     for number, each in enumerate(result.ranking[:SHOWN], 1):
         candidate = result.candidates[each.label]
         error = "" if each.error is None else f"{each.error:.4f}"
-        mark = "=" if each.tied and number > 1 else " "
+        mark = "-" if each.set_aside else "=" if each.tied and number > 1 else " "
         row = [f"{number:2}{mark} {each.label}", f"{each.value:.4f}", error, candidate.reads or ""]
         if backwards is not None:
             row.append(console.percent(backwards.get(each.label)))
@@ -176,10 +176,13 @@ def show(result: Comparison, evaluations: dict[str, Evaluation] | None, backward
 def sentence(result: Comparison) -> str:
     """What the score says, and how sure that is."""
     first, *others = result.ranking
+    others = [each for each in others if not each.set_aside]
     tied = [each.label for each in others if each.tied]
     baseline = next((each for each in result.ranking if result.candidates[each.label].baseline), None)
     text = f"{result.score.title} puts {first.label} first"
-    if not tied:
+    if not others:
+        text += "."
+    elif not tied:
         text += f", clearly before {others[0].label}."
     elif len(tied) == len(others):
         text += ", but cannot tell it from any other: the images differ more than the models."
@@ -189,6 +192,11 @@ def sentence(result: Comparison) -> str:
         text += " By it no method is better than source-only."
     votes = sum(result.place(name, first.label) == 1 for name in result.values)
     text += f" {votes} of {len(result.values)} scores put it first."
+    if result.set_aside:
+        text += (
+            f" Set aside (-), for they have learnt less than half as much of the source as source-only: "
+            f"{', '.join(result.set_aside)}."
+        )
     if result.oracles:
         text += f" Left out, for they learnt from target labels: {', '.join(result.oracles[:3])}."
     return text
@@ -213,6 +221,7 @@ def as_json(
         ],
         "values": result.values,
         "without a value": result.left_out,
+        "set aside": result.set_aside,
         "oracles left out": result.oracles,
     }
     if backwards is not None:

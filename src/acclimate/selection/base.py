@@ -23,7 +23,7 @@ class Seen:
 
     zt: Tensor  # (N, K) logits of the target
     ft: Tensor  # (N, D) features of the target: what enters the head, or what the network aligns
-    it: Tensor  # (N,) the image that each row belongs to, counted from 0
+    image_t: Tensor  # (N,) the image that each row belongs to, counted from 0
     zs: Tensor | None = None  # (M, K) logits of source images that training has not seen
     fs: Tensor | None = None  # (M, D) their features
     ys: Tensor | None = None  # (M,) their labels, none is -1
@@ -39,11 +39,11 @@ class Seen:
     @property
     def images(self) -> int:
         """How many target images the rows are of."""
-        return int(self.it.max()) + 1
+        return int(self.image_t.max()) + 1
 
     def without(self, group: int, groups: int) -> Seen:
         """The same without every ``groups``-th image of both domains, from number ``group`` on."""
-        at_target, at_source = self.it % groups != group, slice(None)
+        at_target, at_source = self.image_t % groups != group, slice(None)
         if self.image_s is not None:
             at_source = self.image_s % groups != group  # type: ignore[assignment]
 
@@ -57,7 +57,7 @@ class Seen:
             self,
             zt=self.zt[at_target],
             ft=self.ft[at_target],
-            it=self.it[at_target],
+            image_t=self.image_t[at_target],
             zs=source(self.zs),
             fs=source(self.fs),
             ys=source(self.ys),

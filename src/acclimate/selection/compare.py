@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
-from acclimate import registry
+from acclimate import registry, tasks
 from acclimate.engine.evaluate import Evaluation
 from acclimate.engine.model import Model
 from acclimate.errors import UsageError
@@ -15,6 +15,7 @@ from acclimate.experiment import Domains, Experiment, open_domains
 from acclimate.runs import Candidate
 from acclimate.selection import DEFAULT, find
 from acclimate.selection.base import Score, Seen
+from acclimate.selection.learnt import forgot, learnt
 from acclimate.selection.quality import rank_correlation, regret
 from acclimate.selection.rank import Ranked, rank
 from acclimate.selection.see import see, with_consensus
@@ -31,6 +32,7 @@ class Comparison:
     candidates: dict[str, Candidate]  # by label: those that are ranked
     values: dict[str, dict[str, float]]  # score -> label -> value
     left_out: dict[str, str]  # score -> why it says nothing here
+    set_aside: dict[str, float]  # label -> how much of the source it has learnt (1: all), where that is too little
     oracles: list[str]  # labels of models that learnt from target labels: never ranked
     domains: Domains
     images: int  # of the target that were looked at
@@ -42,17 +44,24 @@ class Comparison:
 
     def place(self, name: str, label: str) -> int:
         """A model's place, from 1 on, by another score."""
-        score, values = find(name), self.values[name]
+        score = find(name)
+        values = {each: value for each, value in self.values[name].items() if each not in self.set_aside}
+        if label in self.set_aside:
+            return len(values) + 1
         return 1 + sum(score.gain(value) > score.gain(values[label]) for value in values.values())
 
     def judged(self, evaluations: dict[str, Evaluation]) -> dict[str, tuple[float, float | None]]:
-        """Where labels are known: each score's regret, a share of the primary score, and its rank correlation."""
-        labels = list(self.candidates)
+        """Where labels are known: each score's regret, a share of the primary score, and its rank correlation.
+
+        What is set aside could not be chosen, and still counts for the regret.
+        """
+        best = max(evaluation.value for evaluation in evaluations.values())
+        labels = [label for label in self.candidates if label not in self.set_aside]
         truths = [evaluations[label].value for label in labels]
         found = {}
         for name, values in self.values.items():
             gains = [find(name).gain(values[label]) for label in labels]
-            found[name] = (regret(gains, truths), rank_correlation(gains, truths))
+            found[name] = (best - max(truths) + regret(gains, truths), rank_correlation(gains, truths))
         return found
 
 
@@ -134,17 +143,31 @@ def compare(
     seen, values, left_out = all_values(seen, task)
     if chosen.name in left_out:
         raise UsageError(f"{chosen.name} cannot rank these runs: {left_out[chosen.name]}; choose another --score")
+    aside = forgotten(ranked, seen, model.method.task)
     first = next(iter(seen.values()))
     return Comparison(
         chosen,
-        rank(chosen, seen),
+        rank(chosen, seen, aside),
         ranked,
         values,
         left_out,
+        aside,
         [each.label for each in candidates if each.oracle],
         domains,
         first.images,
     )
+
+
+def forgotten(candidates: Mapping[str, Candidate], seen: Mapping[str, Seen], task: tasks.Task) -> dict[str, float]:
+    """The models that have hardly learnt the source, beside the source-only that has learnt the most of it.
+
+    All of them cannot be: where none is left, none is set aside.
+    """
+    own = {label: learnt(each, task) for label, each in seen.items()}
+    known = [own[label] for label, each in candidates.items() if each.baseline and own[label] is not None]
+    usual = max(known, default=None)  # type: ignore[type-var]
+    found = {label: own[label] for label, each in candidates.items() if forgot(each.method, own[label], usual)}
+    return found if len(found) < len(candidates) else {}  # type: ignore[return-value]
 
 
 def all_values(seen: dict[str, Seen], task: str) -> tuple[dict[str, Seen], dict[str, dict[str, float]], dict[str, str]]:

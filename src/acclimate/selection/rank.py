@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from acclimate.selection.base import Score, Seen
 
@@ -22,10 +22,11 @@ class Ranked:
     behind: float  # how much worse than the first, in units of the score; 0 for the first
     behind_error: float | None
     tied: bool  # whether images alone could explain that it is behind
+    set_aside: bool = False  # it has hardly learnt the source: last, whatever the score says
 
 
-def rank(score: Score, seen: Mapping[str, Seen]) -> list[Ranked]:
-    """All models, the best one first.
+def rank(score: Score, seen: Mapping[str, Seen], set_aside: Collection[str] = ()) -> list[Ranked]:
+    """All models, the best one first; those that are set aside last.
 
     Errors come from a delete-a-group jackknife over images (Kott, 2001): with the score theta_(g) after leaving out group
     g of G, var = (G - 1)/G sum_g (theta_(g) - mean)^2. Images are left out, not drawn again as in a bootstrap: a score
@@ -33,7 +34,7 @@ def rank(score: Score, seen: Mapping[str, Seen]) -> list[Ranked]:
     """
     values = {label: score(each) for label, each in seen.items()}
     left_out = {label: without_groups(score, each) for label, each in seen.items()}
-    order = sorted(values, key=lambda label: -score.gain(values[label]))
+    order = sorted(values, key=lambda label: (label in set_aside, -score.gain(values[label])))
     best = order[0]
     ranked = []
     for label in order:
@@ -47,7 +48,8 @@ def rank(score: Score, seen: Mapping[str, Seen]) -> list[Ranked]:
                 jackknife_error(left_out[label]),
                 behind,
                 error,
-                label == best or error is None or behind <= CLEAR * error,
+                label not in set_aside and (label == best or error is None or behind <= CLEAR * error),
+                label in set_aside,
             )
         )
     return ranked

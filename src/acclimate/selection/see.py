@@ -52,7 +52,7 @@ def see(
     seen = Seen(
         zt=torch.cat(at_target.logits),
         ft=torch.cat(at_target.features),
-        it=torch.cat(at_target.images),
+        image_t=torch.cat(at_target.images),
         masks_t=_maps(at_target.masks) if task.name == "segmentation" else None,
         classes=len(task.classes),
     )
@@ -81,7 +81,7 @@ def see(
 
 def with_consensus(seen: Sequence[Seen]) -> list[Seen]:
     """Each with the mean probabilities of all of them. Raises :class:`UsageError` where their rows differ."""
-    if any(not torch.equal(each.it, seen[0].it) or each.zt.shape != seen[0].zt.shape for each in seen):
+    if any(not torch.equal(each.image_t, seen[0].image_t) or each.zt.shape != seen[0].zt.shape for each in seen):
         raise UsageError(
             "these models see the target at different scales or with different classes, so there is no common prediction; "
             "compare models that were trained alike"

@@ -47,7 +47,8 @@ from acclimate.methods import Need, Train, find
 from acclimate.networks.contract import Network
 from acclimate.plan import Optimiser, Plan
 from acclimate.random import key
-from acclimate.selection import Score, Seen
+from acclimate.selection import Score
+from acclimate.selection.learnt import forgot, learnt
 from acclimate.selection.see import see
 from acclimate.settings import Settings
 
@@ -59,7 +60,6 @@ STARTUP = 5  # trials at random before the sampler learns from them
 DIGITS = 3  # of a drawn value, so that it can be typed
 OF_SOURCE = {"zs", "fs", "ys", "image_s", "fs_train", "masks_s"}  # what a score sees of the source
 HELD_OUT = {"zs", "fs", "ys", "image_s"}  # of source images that training has not seen
-KEPT = 0.5  # of what source-only has learnt of the source; a trial with less is set aside
 LOOKED_AT = 16  # images of a domain that its fingerprint reads
 
 
@@ -500,7 +500,7 @@ class _Tuning:
             trial.set_user_attr("facts", facts)
             if not math.isfinite(facts["score"]):
                 self._failed(trial, f"{self.shared.score.name} is not a number for this model")
-            elif self._forgot(facts):
+            elif forgot(method, facts["learnt"], self.study.user_attrs["source-only"]["learnt"]):
                 self._failed(trial, "it has learnt less than half as much of the source as source-only", "set aside")
             else:
                 self.study.tell(trial, self.shared.score.gain(facts["score"]))
@@ -526,13 +526,6 @@ class _Tuning:
     def _holds_defaults(self) -> bool:
         """Whether the sampler can learn from trial 0."""
         return all(present(self.shared.experiment, name) in each for name, each in self.search.items())
-
-    def _forgot(self, facts: Mapping[str, Any]) -> bool:
-        """Whether a method that learns from the source has hardly done so: then scores of its predictions say nothing."""
-        usual = self.study.user_attrs["source-only"]["learnt"]
-        if usual is None or usual <= 0 or Need.SOURCE not in find(self.shared.experiment.methods[0]).needs:
-            return False
-        return facts["learnt"] < KEPT * usual
 
     def _failed(self, trial: Any, reason: str, state: str = "failed") -> None:
         trial.set_user_attr("reason", reason)
@@ -625,22 +618,6 @@ def ranking(document: Mapping[str, Any]) -> list[dict[str, Any]]:
     sign = -1 if document["score"]["better"] == "high" else 1
     finished = [entry for entry in document["trials"] if entry["state"] == "finished"]
     return sorted(finished, key=lambda entry: sign * entry["score"])
-
-
-def learnt(seen: Seen, task: tasks.Task) -> float | None:
-    """(v - c) / (1 - c): v is the primary score on source images that training has not seen, c that of the best constant
-    prediction; 1 where all is right, 0 where nothing was learnt, None where there are no such images.
-    """
-    if seen.zs is None or seen.ys is None:
-        return None
-    counts = task.confusion(seen.zs.argmax(1), seen.ys)
-    constants = []
-    for k in range(len(task.classes)):
-        constant = torch.zeros_like(counts)
-        constant[:, k] = counts.sum(1)
-        constants.append(task.scores(constant)[task.primary])
-    best = max(constants)
-    return (task.scores(counts)[task.primary] - best) / (1 - best) if best < 1 else None
 
 
 class _Unfit(UsageError):

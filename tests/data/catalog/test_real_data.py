@@ -22,6 +22,7 @@ SETS = {
     "office-31:webcam": (795, None, 31),
     "office-caltech-10:amazon": (958, None, 10),
     "office-caltech-10:caltech": (1_123, None, 10),
+    "office-caltech-10-surf:caltech": (1_123, (1, 800, 1), 10),
     "camvid": (367, (360, 480, 3), 11),
     "camvid:day": (502, (360, 480, 3), 11),
     "camvid:dusk": (124, (360, 480, 3), 11),
