@@ -10,42 +10,60 @@ choice each score's value of each model, its regret in points, its rank correlat
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from torch import Tensor
 
 from acclimate import registry
+from acclimate.engine import seeing
 from acclimate.engine.checkpoint import read_tensors, write_tensors
+from acclimate.engine.code import code_hash
 from acclimate.engine.model import Model
 from acclimate.experiment import Domains, open_domains
 from acclimate.files import read_json, write_json
+from acclimate.random import key
 from acclimate.runs import Candidate, found
-from acclimate.selection import Seen, find
-from acclimate.selection.compare import all_values, forgotten
+from acclimate.selection import Seen, components, density_ratio, find, learnt
+from acclimate.selection import see as see_module
+from acclimate.selection.compare import all_values, not_to_be_trusted
 from acclimate.selection.quality import rank_correlation, regret
 from acclimate.selection.see import see
 
 FEWEST = 5  # models that are worth a choice
 SCHEMA = 1
+TASKS = ("classification", "segmentation")
+
+
+def code(*modules: ModuleType) -> str:
+    """A hash of what some modules do."""
+    return f"{key([code_hash(Path(str(module.__file__))) for module in modules]):016x}"
+
+
+def score_code() -> str:
+    """A hash of all that decides a score's value."""
+    scores = [sys.modules[find(name).function.__module__] for name in registry.names("scores")]
+    return code(see_module, seeing, components, density_ratio, learnt, *scores)
 
 
 def choices(name: str, folder: Path) -> dict[str, list[Candidate]]:
-    """The models of each task and seed."""
+    """The models of each task and section of a benchmark: preset, device and seed."""
     groups: dict[str, list[Candidate]] = {}
     for task in sorted((folder / "cells").iterdir()):
         for candidate in found([task])[0]:
             if not candidate.oracle and candidate.reads is None:
-                groups.setdefault(f"{name}/{task.name}/{candidate.seed}", []).append(candidate)
+                groups.setdefault(f"{name}/{task.name}/{candidate.folder.name}", []).append(candidate)
     return {choice: group for choice, group in groups.items() if len(group) >= FEWEST}
 
 
 def looked(candidate: Candidate, domains: Domains, cells: Path) -> Seen:
     """What is seen of a model, kept in a file: scores may change, and the pass over the images is what takes time."""
-    path = cells / "seen" / f"{candidate.facts['key']}.safetensors"
+    path = cells / "seen" / f"{candidate.facts['key']}-{code(see_module, seeing)}.safetensors"
     task = domains.task()
     if not path.exists():
         model = Model.load(candidate.folder)
@@ -78,9 +96,10 @@ def measured(group: list[Candidate], cells: Path) -> dict[str, Any]:
     by_row = {candidate.facts["row"]: candidate for candidate in group}
     return {
         "task": task.name,
-        "set aside": forgotten(by_row, seen, task),
+        "set aside": not_to_be_trusted(by_row, seen, task),
         "truths": {each.facts["row"]: each.facts["target_test"]["value"] for each in group},
         "keys": {each.facts["row"]: each.facts["key"] for each in group},
+        "code": score_code(),
         "values": values,
         "left out": left_out,
         "images": next(iter(seen.values())).images,
@@ -150,12 +169,23 @@ def of_others(judgements: dict[str, dict[str, dict[str, Any]]]) -> dict[str, Any
     for task in tasks:
         others = {name: each for name, each in judgements.items() if name.split("/")[1] != task}
         here = {name: each for name, each in judgements.items() if name.split("/")[1] == task}
-        ranked = [name for name in summary(others) if not name.startswith("(")]
-        best = next((name for name in ranked if all(name in each for each in here.values())), None)
+        known = set.intersection(*(set(each) for each in judgements.values()))  # scores that say something everywhere
+        ranked = [name for name in summary(others) if name in known and not name.startswith("(")]
+        best = next(iter(ranked), None)
         if best is not None:
             chosen[task] = best
             lost += [each[best]["regret"] for each in here.values()]
     return {"mean regret": statistics.fmean(lost) if lost else None, "score by task left out": chosen}
+
+
+def over_sets(sets: dict[str, Any]) -> dict[str, float]:
+    """Each score's mean regret, every benchmark having one vote; only scores that say something in all of them."""
+    means: dict[str, list[float]] = {}
+    for facts in sets.values():
+        for name, each in facts["scores"].items():
+            means.setdefault(name, []).append(each["mean regret"])
+    known = {name: statistics.fmean(each) for name, each in means.items() if len(each) == len(sets)}
+    return dict(sorted(known.items(), key=lambda item: item[1]))
 
 
 def table(rows: dict[str, dict[str, Any]]) -> str:
@@ -188,7 +218,7 @@ def main() -> None:
             path = options.cells / f"{choice.replace('/', '-')}.json"
             keys = {each.facts["row"]: each.facts["key"] for each in group}
             known = read_json(path) if path.exists() else None
-            if not options.show and (known is None or known["keys"] != keys or set(known["values"]) != _every(known)):
+            if not options.show and (known is None or known["keys"] != keys or known["code"] != score_code()):
                 print(f"{choice}: {len(group)} models", file=sys.stderr, flush=True)
                 known = measured(group, options.cells)
                 write_json(path, known)
@@ -197,12 +227,14 @@ def main() -> None:
     sets: dict[str, Any] = {}
     judgements = {choice: judged(facts, True) for choice, facts in kept.items()}
     without = {choice: judged(facts, False) for choice, facts in kept.items()}
-    groups = {name: lambda choice, name=name: choice.startswith(f"{name}/") for name in _names(options.benches)}
-    for task in ("classification", "segmentation"):
-        groups[f"all {task}"] = lambda choice, task=task: kept[choice]["task"] == task
-    for name, belongs in groups.items():
-        some = {choice: facts for choice, facts in judgements.items() if belongs(choice)}
+    for name, task in itertools.product(_names(options.benches), TASKS):
+        some = {
+            choice: facts
+            for choice, facts in judgements.items()
+            if choice.startswith(f"{name}/") and kept[choice]["task"] == task
+        }
         if some:
+            name = f"{name}, {task}"
             every = summary({choice: without[choice] for choice in some})
             sets[name] = {
                 "scores": summary(some),
@@ -212,13 +244,13 @@ def main() -> None:
             print(f"\n### {name}: {len(some)} choices\n\n{table(sets[name]['scores'])}\n")
             print(f"no model set aside:\n\n{table(every)}\n")
             print(f"score chosen on the other tasks: {sets[name]['chosen on other tasks']}")
-    write_json(options.out, {"schema": SCHEMA, "sets": sets, "judgements": judgements, "choices": kept})
-
-
-def _every(known: dict[str, Any]) -> set[str]:
-    """The scores that there are for a choice today."""
-    fitting = {name for name in registry.names("scores") if known["task"] in find(name).tasks}
-    return fitting - set(known["left out"])
+    overall = {task: over_sets({n: each for n, each in sets.items() if n.endswith(task)}) for task in TASKS}
+    for task, means in overall.items():
+        print(f"\n{task}, mean regret over sets: { {name: round(value, 1) for name, value in means.items()} }")
+    write_json(
+        options.out,
+        {"schema": SCHEMA, "sets": sets, "mean regret over sets": overall, "judgements": judgements, "choices": kept},
+    )
 
 
 def _names(words: list[str]) -> list[str]:

@@ -67,7 +67,7 @@ def test_runs_are_said_where_a_name_stands_in_several(tmp_path: Path) -> None:
     one = run(tmp_path / "one", {"source-only": player([0]), "dann": player([0])})
     two = run(tmp_path / "two", {"source-only": player([0]), "mcd": player([0])})
     candidates, _ = found([one, two, one])  # given twice, there once
-    assert [each.label for each in candidates] == ["one/source-only", "dann", "two/source-only", "mcd"]
+    assert [each.label for each in candidates] == ["one/source-only", "one/dann", "two/source-only", "two/mcd"]
 
 
 def test_folders_of_one_name_are_told_apart(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_folders_of_one_name_are_told_apart(tmp_path: Path) -> None:
 def test_cells_of_a_benchmark_without_those_that_are_stale(tmp_path: Path) -> None:
     cell(tmp_path, "x", "dann", 0)
     cell(tmp_path, "x", "dann-wide", 0)
-    write_json(tmp_path / "cells/x/stale/quick-cpu-seed-0-abc/result.json", {"row": "old"})
+    write_json(tmp_path / "cells/x/dann/stale/quick-cpu-seed-0-abc/result.json", {"row": "old"})
     failed = {"task": "x", "row": "mcd", "seed": 0, "message": "it blew up"}
     write_json(tmp_path / "cells/x/mcd/quick-cpu-seed-0/failure.json", failed)
     write_json(tmp_path / "cells/x/gam/quick-cpu-seed-0/begun.json", {"key": "k"})
@@ -119,11 +119,40 @@ def test_the_trials_of_a_sweep(tmp_path: Path) -> None:
     assert [(each.label, each.why) for each in absents] == [("s, trial-001", "failed: it blew up")]
     (alone,), _ = found([tmp_path / "s" / "trial-000"])
     assert alone.experiment.source == "a"
+    model(tmp_path / "s" / "best")
+    write_json(tmp_path / "s" / "tune.json", {**facts, "best": 0})
+    (best,), _ = found([tmp_path / "s" / "best"])
+    assert (best.experiment.source, best.folder.name) == ("a", "best")
 
 
 def test_the_best_trial_is_what_a_sweep_stands_for(tmp_path: Path) -> None:
     write_json(tmp_path / "tune.json", {})
     assert model_folder(tmp_path) == tmp_path / "best"
+
+
+def test_runs_may_be_called_anything(tmp_path: Path) -> None:
+    for name in ("run", "stale"):
+        run(tmp_path / "many" / name, {"dann": player([0])})
+    assert [each.label for each in found([tmp_path / "many"])[0]] == ["run/dann", "stale/dann"]
+
+
+def test_a_cell_whose_model_is_gone_is_absent(tmp_path: Path) -> None:
+    cell(tmp_path, "x", "dann", 0)
+    (cell(tmp_path, "x", "mcd", 0) / "model.json").unlink()
+    candidates, absents = found([tmp_path])
+    assert [each.label for each in candidates] == ["dann"]
+    assert absents[0].label == "x, mcd, seed 0"
+
+
+def test_a_model_that_another_run_began_with_stays_what_it_is(tmp_path: Path) -> None:
+    one = run(tmp_path / "one", {"source-only": player([0]), "dann": player([0])})
+    two = run(tmp_path / "two", {"adabn": player([0])})
+    players = {"source-only": {**player([0]), "seeds": {"0": {"given": True}}}, "adabn": player([0])}
+    experiment = {**EXPERIMENT, "source": None, "model": str(one / "seed-0" / "dann")}
+    write_json(two / "results.json", {"experiment": experiment, "seeds": [0], "players": players})
+    for order in ([one, two], [two, one]):
+        labels = {(each.label, each.method) for each in found(order)[0]}
+        assert labels == {("source-only", "source-only"), ("dann", "dann"), ("adabn", "adabn")}
 
 
 def test_an_unfinished_run_is_absent(tmp_path: Path) -> None:
@@ -140,7 +169,7 @@ def test_a_given_model_stands_for_source_only(tmp_path: Path) -> None:
     experiment = {**EXPERIMENT, "source": None, "model": str(model(tmp_path / "given"))}
     write_json(folder / "results.json", {"experiment": experiment, "seeds": [0], "players": players})
     candidates, absents = found([folder])
-    assert [(each.label, each.folder.name) for each in candidates] == [("source-only", "given"), ("adabn", "adabn")]
+    assert [(each.label, each.folder.name) for each in candidates] == [("given model", "given"), ("adabn", "adabn")]
     assert absents == []
 
 

@@ -14,9 +14,11 @@ from acclimate.files import read_json
 from acclimate.methods import Need, find
 
 RUN, CELL, FAILURE, BEGUN, MODEL = "results.json", "result.json", "failure.json", "begun.json", "model.json"
-SWEEP = "tune.json"
+SWEEP, BEST = "tune.json", "best"
+GONE = "its model is gone"
+GIVEN = "given model"
 DEEP = 5  # folders below what was named in which cells and runs are looked for: cells/TASK/ROW/PRESET-DEVICE-seed-N
-ASIDE = ("stale", "run")  # of a benchmark: cells that count no more, checkpoints
+ASIDE = "stale"  # of a benchmark: cells that count no more
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +67,12 @@ def found(paths: Iterable[Path]) -> tuple[list[Candidate], list[Absent]]:
             )
         candidates += some
         absents += none
-    unique = {candidate.folder.resolve(): candidate for candidate in candidates}
+    # A model that was given to one run is a method of another: there it is told what it is.
+    made = {each.folder.resolve() for each in candidates if not each.facts.get("given")}
+    unique: dict[Path, Candidate] = {}
+    for each in candidates:
+        if not each.facts.get("given") or each.folder.resolve() not in made:
+            unique.setdefault(each.folder.resolve(), each)
     return labelled(list(unique.values())), absents
 
 
@@ -79,7 +86,7 @@ def _at(path: Path, depth: int) -> tuple[list[Candidate], list[Absent]]:
     if (path / SWEEP).exists():
         return _of_sweep(path)
     if (path / CELL).exists():
-        return [_of_cell(path)], []
+        return _of_cell(path)
     if (path / FAILURE).exists() and "row" in (facts := read_json(path / FAILURE)):
         return [], [Absent(_cell_name(facts), f"failed: {facts['message']}")]
     if (path / BEGUN).exists():
@@ -91,7 +98,8 @@ def _at(path: Path, depth: int) -> tuple[list[Candidate], list[Absent]]:
     candidates: list[Candidate] = []
     absents: list[Absent] = []
     if depth < DEEP:
-        for inner in sorted(each for each in path.iterdir() if each.is_dir() and each.name not in ASIDE):
+        row = path.resolve().parent.parent.name == "cells"
+        for inner in sorted(each for each in path.iterdir() if each.is_dir() and not (row and each.name == ASIDE)):
             some, none = _at(inner, depth + 1)
             candidates += some
             absents += none
@@ -105,13 +113,14 @@ def _of_run(path: Path) -> tuple[list[Candidate], list[Absent]]:
     for name, entry in results["players"].items():
         for seed, facts in entry["seeds"].items():
             folder = path / f"seed-{seed}" / name
+            label = name
             if facts.get("given"):
-                folder = model_folder(Path(str(experiment.model)))
+                label, folder = GIVEN, model_folder(Path(str(experiment.model)))
             if not (folder / MODEL).exists():
-                absents.append(Absent(f"{path.name}, {name}, seed {seed}", "its model is gone"))
+                absents.append(Absent(f"{path.name}, {name}, seed {seed}", GONE))
                 continue
             candidates.append(
-                Candidate(name, name, folder, experiment, int(seed), entry["oracle"], entry.get("reads"), facts, path)
+                Candidate(label, name, folder, experiment, int(seed), entry["oracle"], entry.get("reads"), facts, path)
             )
     return candidates, absents
 
@@ -134,11 +143,11 @@ def _of_sweep(path: Path) -> tuple[list[Candidate], list[Absent]]:
     return candidates, absents
 
 
-def _of_cell(path: Path) -> Candidate:
+def _of_cell(path: Path) -> tuple[list[Candidate], list[Absent]]:
     facts = read_json(path / CELL)
     if not (path / MODEL).exists():
-        raise DataError(f"{path} holds a result and no model, so nothing can be predicted; run its cell again")
-    return Candidate(
+        return [], [Absent(_cell_name(facts), GONE)]
+    made = Candidate(
         facts["row"],
         facts["method"],
         path,
@@ -149,6 +158,7 @@ def _of_cell(path: Path) -> Candidate:
         facts,
         path.parent.parent,
     )
+    return [made], []
 
 
 def _of_model(path: Path) -> Candidate:
@@ -156,11 +166,18 @@ def _of_model(path: Path) -> Candidate:
     own = path.resolve()
     wholes = ((own.parent.parent, RUN, _of_run), (own.parent, SWEEP, _of_sweep))
     for whole, name, parts in wholes:
-        for candidate in parts(whole)[0] if (whole / name).exists() else ():
-            if candidate.folder.resolve() == own:
-                return candidate
+        if not (whole / name).exists():
+            continue
+        best = read_json(whole / name).get("best") if own.name == BEST else None
+        folder = own if best is None else whole / f"trial-{best:03d}"
+        for candidate in parts(whole)[0]:
+            if candidate.folder.resolve() == folder:
+                return dataclasses.replace(candidate, folder=path)
     name = read_json(path / MODEL)["method"]
-    return Candidate(path.name, name, path, None, None, Need.TARGET_LABELS in find(name).needs, reads(name))
+    label = (
+        own.parent.name if own.name in (BEST, "model") else own.name
+    )  # what acclimate calls them in a folder of theirs
+    return Candidate(label, name, path, None, None, Need.TARGET_LABELS in find(name).needs, reads(name))
 
 
 def _cell_name(facts: Mapping[str, Any]) -> str:
@@ -175,10 +192,11 @@ def labelled(candidates: Sequence[Candidate]) -> list[Candidate]:
     for each in candidates:
         seeds.setdefault((each.label, each.run), set()).add(each.seed)
         names.setdefault(each.label, set()).add(each.run)
+    clash = len(runs) > 1 and any(len(of) > 1 for of in names.values())
     made = []
     for each in candidates:
         label = each.label
-        if len(runs) > 1 and len(names[each.label]) > 1 and each.run is not None:
+        if clash and each.run is not None:
             label = f"{each.run.name}/{label}"
         if len(seeds[each.label, each.run]) > 1:
             label = f"{label}, seed {each.seed}"

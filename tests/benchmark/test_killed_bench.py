@@ -8,6 +8,7 @@ import io
 import os
 import random
 import signal
+import sys
 import time
 import traceback
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ import pytest
 from runs import on_tick
 from small_table import TABLE
 
+from acclimate.benchmark import schedule
 from acclimate.cli import main
 from acclimate.files import read_json, sha256
 
@@ -34,9 +36,10 @@ def begin(table: Path, out: Path, rows: Sequence[str], *words: str, kill: tuple[
     if child == 0:
         code = 1
         try:
-            with Path(f"{out}.txt").open("ab", 0) as log:
-                os.dup2(log.fileno(), 1)
-                os.dup2(log.fileno(), 2)
+            log = Path(f"{out}.txt").open("a", buffering=1)  # noqa: SIM115 - open as long as the child is there
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+            sys.stdout = sys.stderr = log  # pytest's own would keep what is written
             if kill is not None:
                 at, seconds = kill
                 signal.signal(signal.SIGPROF, signal.SIG_DFL)  # ends it as SIGKILL does: no Python is run
@@ -52,6 +55,12 @@ def begin(table: Path, out: Path, rows: Sequence[str], *words: str, kill: tuple[
 def end(child: int) -> int:
     """How it ended."""
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def said(out: Path) -> str:
+    """What the children wrote, and why cells failed."""
+    places = [Path(f"{out}.txt"), *sorted(out.glob("cells/*/*/*/failure.json"))]
+    return "\n".join(f"{place}:\n{place.read_text()}" for place in places if place.exists())
 
 
 def without(found: Any) -> Any:
@@ -108,10 +117,16 @@ def table(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(table: Path) -> dict[str, Any]:
     """What an undisturbed run leaves."""
     out = table.parent / "whole"
-    assert end(begin(table, out, ROWS)) == 0
+    assert end(begin(table, out, ROWS)) == 0, said(out)
     found = left(out)
     assert sum(name.endswith("model.safetensors") for name in found) == len(ROWS)
     return found
+
+
+def test_a_child_that_fails_says_why(table: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert end(begin(table, out, ["no-such-row"])) == 2
+    assert "unknown method of this table 'no-such-row'" in said(out)
 
 
 @pytest.mark.slow
@@ -122,10 +137,10 @@ def test_killed_at_random_moments_it_ends_with_the_same_table(
     rng, out, cut_off = random.Random(seed), tmp_path / "out", set()
     for _ in range(3):
         code = end(begin(table, out, ROWS, kill=(rng.randrange(5, 40), rng.uniform(0.001, 0.1))))
-        assert code in (0, -signal.SIGPROF)  # what was left may have been less
+        assert code in (0, -signal.SIGPROF), said(out)  # what was left may have been less
         cut_off |= checkpoints(out)
     assert cut_off  # something was gone on with
-    assert end(begin(table, out, ROWS)) == 0
+    assert end(begin(table, out, ROWS)) == 0, said(out)
     assert left(out) == whole
 
 
@@ -133,14 +148,16 @@ def test_killed_at_random_moments_it_ends_with_the_same_table(
 def test_killed_with_two_cells_at_once_it_ends_with_the_same_table(
     table: Path, whole: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)  # one thread for each of two, as for the one that was not disturbed
+    monkeypatch.setattr(
+        schedule, "cores", lambda: 2
+    )  # one thread for each of two, as for the one that was not disturbed
     rng, out = random.Random(0), tmp_path / "out"
     for alone in (False, True):  # all processes; then the first alone, whose others find out, save and end meanwhile
         before = checkpoints(out)
         parent, deadline = begin(table, out, ("source-only", "dann"), "--jobs", "2"), time.monotonic() + LONGEST
         while not checkpoints(out) - before:
-            assert os.waitpid(parent, os.WNOHANG) == (0, 0)
-            assert time.monotonic() < deadline
+            assert os.waitpid(parent, os.WNOHANG) == (0, 0), said(out)
+            assert time.monotonic() < deadline, said(out)
             time.sleep(0.01)
         time.sleep(rng.uniform(0, 0.2))
         workers = children(parent)
@@ -148,5 +165,5 @@ def test_killed_with_two_cells_at_once_it_ends_with_the_same_table(
         for process in [parent] if alone else [parent, *workers]:
             os.kill(process, signal.SIGKILL)
         assert end(parent) == -signal.SIGKILL
-    assert end(begin(table, out, ROWS)) == 0
+    assert end(begin(table, out, ROWS)) == 0, said(out)
     assert left(out) == whole

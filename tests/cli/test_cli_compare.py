@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from acclimate.engine import evaluate as evaluation
-from acclimate.selection import DEFAULT
+from acclimate.selection import DEFAULT, reverse
 
 
 @pytest.fixture(scope="module")
@@ -54,12 +54,20 @@ def test_the_score_can_be_chosen(run, call) -> None:
     assert (masks.code, "is for segmentation" in masks.err) == (2, True)
 
 
-def test_reverse_validation_trains_back_to_the_source(run, call) -> None:
+def test_reverse_validation_ranks_by_the_way_back(run, call, monkeypatch) -> None:
+    ways = {"SourceOnly": 0.2, "AdaBN": 0.9, "DANN": 0.5}
+    monkeypatch.setattr(reverse, "reverse_validation", lambda model, *_, **__: ways[type(model.method).__name__])
     answer = call("compare", run.folder, "--reverse", "3", "--json", "--device", "cpu")
     assert answer.code == 0, answer.err
-    found = answer.json["reverse validation"]
-    assert set(found) == {"source-only", "adabn", "dann"}
-    assert all(0 <= value <= 1 for value in found.values())
+    assert answer.json["score"] == "reverse-validation"
+    assert [each["label"] for each in answer.json["ranking"]] == ["adabn", "dann", "source-only"]
+    assert "seed-0/adabn" in answer.err
+
+
+def test_reverse_validation_trains_back_to_the_source(run, call) -> None:
+    answer = call("compare", run.folder, "--reverse", "3", "--device", "cpu")
+    assert answer.code == 0, answer.err
+    assert "Reverse validation puts" in answer.out
 
 
 @pytest.mark.parametrize(

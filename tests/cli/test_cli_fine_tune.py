@@ -10,7 +10,7 @@ import pytest
 
 from acclimate.cli.diagnose import next_command
 from acclimate.errors import Interrupted
-from acclimate.files import read_json
+from acclimate.files import read_json, write_json
 from acclimate.studies import few_labels
 
 FEW = ("--k", "1,3", "--draws", "2", "--steps", "2", "--device", "cpu")
@@ -78,6 +78,63 @@ def test_a_class_missing_too_many_images_and_test_images_apart(run, place, call,
     own = call("fine-tune", tmp_path / "o" / "model", *words[:-2], *FEW)
     assert own.code == 3
     assert "has read target labels already (fine-tune)" in own.err
+
+
+@pytest.fixture(scope="module")
+def descendant(tuned, place, call, tmp_path_factory):
+    """A run that began from a run that began from a model that was fine-tuned on target labels."""
+    root, model = tmp_path_factory.mktemp("descendants"), tuned[0] / "model"
+    for name in ("child", "grandchild"):
+        words = ("--target", place / "real", "--method", "adabn", "--out", root / name, "--device", "cpu")
+        answer = call("adapt", "--model", model, *words)
+        assert answer.code == 0, answer.err
+        model = root / name
+    return model
+
+
+def test_a_run_that_began_from_a_model_that_read_labels_is_refused(descendant, place, call, tmp_path):
+    sweep = tmp_path / "sweep"
+    shutil.copytree(descendant / "seed-0" / "adabn", sweep / "best")
+    write_json(sweep / "tune.json", {"question": {"experiment": {"model": str(descendant)}}})
+    cell = tmp_path / "cells" / "task" / "row" / "quick-cpu-seed-0"
+    shutil.copytree(descendant / "seed-0" / "adabn", cell)
+    write_json(cell / "result.json", {"experiment": {"model": str(descendant)}})
+    for begun in (descendant, descendant / "seed-0" / "adabn", sweep, sweep / "best", cell):
+        answer = call("fine-tune", begun, "--labelled", place / "real", "--out", tmp_path / "o", *FEW)
+        assert answer.code == 3, answer.err
+        assert f"{begun} has read target labels already (fine-tune)" in answer.err
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_run_that_began_from_a_model_that_read_none_starts_from_it(run, place, call, tmp_path):
+    child, words = tmp_path / "child", ("--labelled", place / "real", *FEW, "--k", "1", "--draws", "1")
+    adapted = call(
+        "adapt", "--model", run.folder, "--target", place / "real", "--method", "adabn", "--method", "fine-tune",
+        "--labelled", place / "real", "--steps", "3", "--out", child, "--device", "cpu",
+    )  # fmt: skip
+    assert adapted.code == 0, adapted.err
+    answer = call("fine-tune", child, "--out", tmp_path / "o", *words)
+    assert answer.code == 0, answer.err
+    assert answer.out.splitlines()[0].split()[-2:] == ["source-only", "adabn"]
+    assert "left out fine-tune: target labels were read" in answer.err
+    results = read_json(child / "results.json")
+    write_json(child / "results.json", {**results, "experiment": {**results["experiment"], "model": "gone"}})
+    gone = call("fine-tune", child, "--out", tmp_path / "p", *words)
+    assert gone.code == 3
+    assert "began from gone, which is not there: whether it read target labels cannot be said" in gone.err
+    write_json(child / "results.json", {**results, "experiment": {**results["experiment"], "model": str(child)}})
+    assert call("fine-tune", child, "--out", tmp_path / "q", *words).code == 0  # a circle ends
+
+
+def test_a_kept_model_that_diverges_is_an_error_after_the_page(run, place, call, tmp_path):
+    out = tmp_path / "o"
+    answer = call("fine-tune", run.folder, "--labelled", place / "real", "--out", out, *FEW, "--lr", "1e30")
+    assert answer.code == 4
+    assert "warning: Diverged, so left blank: source-only, 1 labels, draw 1" in answer.out
+    assert "model    none" in answer.out
+    assert f"--lr 1e+29 --out {out}-lr-1e+29" in answer.err
+    assert "there is no model to take away: dann, all 30 labels: 'labelled' became non-finite" in answer.err
+    assert read_json(out / "fine-tune.json")["model"]["score"] is None
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,27 @@ def test_a_second_time_says_the_same_and_trains_nothing(swept, call):
     assert [entry["number"] for entry in as_json["trials"]] == [0, 1, 2]
 
 
+def test_it_ends_with_a_comparison_of_all_trials(swept, call):
+    out, _, answer = swept
+    assert f"or:   acclimate compare {out}" in answer.err.splitlines()
+    compared = call("compare", out, "--device", "cpu")
+    assert compared.code == 0, compared.err
+    trials = json.loads((out / "tune.json").read_text())["trials"]
+    finished = {f"trial-00{entry['number']}" for entry in trials if entry["state"] == "finished"}
+    assert {"source-only", *finished} <= set(compared.out.split())
+
+
+def test_what_is_searched_replaces_its_own_option_in_what_is_suggested(call, place, tmp_path):
+    typed = words(place, tmp_path / "run", "--steps", "5", "--search", "plan.steps=5,6", "--trials", "1")
+    score = typed.index("--score")
+    answer = call(*typed[:score], *typed[score + 2 :])
+    assert answer.code == 0, answer.err
+    assert "1 trials of dann by information-maximisation (high is better): plan.steps 5 or 6" in answer.err
+    (line,) = (line for line in answer.err.splitlines() if line.startswith("or:   acclimate adapt"))
+    assert "--steps" not in line
+    assert line.endswith("--set dann.hidden=20 --set plan.steps=5")
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [

@@ -16,6 +16,7 @@ from acclimate.experiment import carry_out
 from acclimate.files import read_json, write_json
 from acclimate.report import merge
 from acclimate.report.merge import write_merged
+from acclimate.runs import Candidate
 
 
 def test_each_player_is_held_against_the_source_only_of_its_own_run_and_seed(both):
@@ -94,9 +95,66 @@ def test_a_run_that_is_not_finished_is_absent(finished, tmp_path):
     (absent,) = report.absent
     assert absent.label == "half"
     assert "not finished" in absent.why
-    with pytest.raises(DataError, match="nothing here is finished: half: is not finished"):
+    with pytest.raises(DataError, match="nothing here can be reported: half: is not finished"):
         write_merged([half], tmp_path / "out", COMMAND)
     assert merge.unfinished(half) == "finished: source-only"
+
+
+def test_trials_of_a_sweep_are_absent(finished, tmp_path):
+    """A run's players stay; a sweep judges its trials otherwise, so a page has no number of them."""
+    results = read_json(finished.root / "two" / "results.json")
+    names = {"source-only": "source-only", "dann": "trial-000", "adabn": "trial-001"}
+    for method, name in names.items():
+        shutil.copytree(finished.root / "two" / "seed-0" / method, tmp_path / "sweep" / name)
+    trials = [{"folder": name, "state": "finished", "reason": None} for name in ("trial-000", "trial-001")]
+    facts = {"question": {"experiment": results["experiment"]}, "method": "dann", "trials": trials}
+    write_json(tmp_path / "sweep" / "tune.json", facts)
+    report, html = finished.merged(tmp_path / "out", "two", str(tmp_path / "sweep"))
+    assert [player.name for player in report.players] == ["source-only", "adabn", "dann"]
+    assert [each.label for each in report.absent] == ["sweep/source-only", "trial-000", "trial-001"]
+    assert {each.why for each in report.absent} == {"a part of a sweep: acclimate compare looks at it"}
+    assert "acclimate compare looks at it" in html
+    said = "nothing here can be reported: source-only, trial-000 and trial-001: a part of a sweep: acclimate compare"
+    with pytest.raises(DataError, match=said):
+        write_merged([tmp_path / "sweep"], tmp_path / "out", COMMAND)
+
+
+def test_the_interval_is_held_against_source_only_of_the_same_seeds(finished, tmp_path):
+    """Seed 1: AdaBN 0.5, source-only 0.3, which lies in the interval; over both seeds source-only has 0.25, outside."""
+
+    def one_seed(facts):
+        seeds = facts["players"]["adabn"]["seeds"]
+        del seeds["0"]
+        seeds["1"]["target_test"]["interval"] = [0.28, 0.7]
+
+    changed = _changed(finished.root / "one", tmp_path / "changed", one_seed)
+    report, _ = finished.merged(tmp_path / "out", str(changed))
+    assert report.player("adabn").difference.values == pytest.approx([0.2])
+    assert report.players[0].target_test.mean == pytest.approx(0.25)
+    assert "What AdaBN gains or loses is no larger" in report.advice
+
+
+def test_a_transductive_protocol_is_said_of_those_that_have_it(finished, tmp_path):
+    zero = _changed(finished.root / "two", tmp_path / "zero", lambda facts: facts["experiment"].update(holdout=0))
+    runs = [str(zero), str(finished.root / "one")]
+    for order in (runs, runs[::-1]):
+        report, _ = finished.merged(tmp_path / "out", *order)
+        (note,) = [text for text in report.notes if text.startswith("Target test images")]
+        assert note == (
+            "Target test images of zero/source-only, zero/AdaBN and DANN are the very ones that were adapted to, without "
+            "their labels: a transductive protocol; those of all others took no part in training."
+        )
+    report, _ = finished.merged(tmp_path / "out", str(zero))
+    assert "Target test images are the very ones" in " ".join(report.notes)
+
+
+def test_a_target_with_splits_of_its_own_is_not_transductive(tmp_path):
+    for name in ("train", "test"):
+        folders.classes(tmp_path / "split" / name, 6)
+    folders.classes(tmp_path / "whole", 6)
+    for target, expected in (("split", []), ("whole", ["adabn"])):
+        found = Candidate("adabn", "adabn", tmp_path, asked(tmp_path, target, holdout=0), 0)
+        assert merge.transductive([merge.Row("adabn", ("run",), [found])], "classification") == expected
 
 
 def test_predictions_stand_side_by_side_and_say_what_they_differ_from(both):
@@ -119,7 +177,10 @@ def test_runs_and_their_commands_are_listed(finished, both, tmp_path):
     report, html = finished.merged(tmp_path / "out", str(tmp_path / "one"), str(tmp_path / "two"), "cells/toy")
     one, two, table = report.runs
     assert (one.command, two.command) == (None, "acclimate adapt --of two")
-    assert table.command == f"acclimate bench toys --tasks toy --preset quick --out {finished.root}"
+    assert table.command == (
+        "acclimate bench toys --tasks toy --methods source-only,dann-wide --seeds 1 --preset quick --device cpu "
+        f"--out {finished.root}"
+    )
     assert (one.seeds, two.players) == ([0, 1], ["two/source-only", "two/adabn", "dann"])
     assert report.command == COMMAND
     assert "--of</span> two</pre>" in html

@@ -16,7 +16,7 @@ from acclimate.engine.checkpoint import read_tensors
 from acclimate.errors import DataError
 from acclimate.files import read_json, write_json
 from acclimate.report import compose
-from acclimate.report.schema import Line, Report, Score, StageEnd, load
+from acclimate.report.schema import Line, Report, StageEnd, load
 from acclimate.report.write import render, write
 
 ODD = "<script>alert('ring')</script>"  # one of the classes
@@ -380,10 +380,12 @@ def test_files_of_another_schema_or_run_are_refused(runs, tmp_path, name, change
     [([0.1, 0.12], (0.65, 0.75), False), ([0.1, -0.08], (0.65, 0.75), True), ([0.02, 0.021], (0.55, 0.65), True)],
 )
 def test_a_difference_within_seeds_or_interval_is_called_unclear(runs, difference, interval, expected):
+    """From 0.6 in both seeds."""
     report = load(runs["classification", True].folder / "report.json")
-    baseline = report.players[0].model_copy(update={"target_test": Score(mean=0.6, deviation=0.0, values=[0.6, 0.6])})
-    player = report.players[1].model_copy(update={"difference": compose.score(difference), "interval": interval})
-    assert compose.unclear(player, baseline) is expected
+    scores = {"target_test": [0.6 + each for each in difference], "difference": difference}
+    changes = {name: compose.score(values) for name, values in scores.items()}
+    player = report.players[1].model_copy(update={**changes, "interval": interval})
+    assert compose.unclear(player) is expected
 
 
 def _copy(folder, to):

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 import torch
 
+from acclimate.errors import UsageError
 from acclimate.selection.base import Score, Seen
 from acclimate.selection.quality import rank_correlation, regret
-from acclimate.selection.rank import jackknife_error, rank, without_groups
+from acclimate.selection.rank import jackknife_error, ordered, rank, without_groups
 
 
 def mean_score(better="high"):
@@ -24,6 +26,34 @@ def test_the_error_of_a_mean_is_its_standard_error() -> None:
     x = np.random.default_rng(0).standard_normal(10)  # ten images, ten groups of one: s / sqrt(n)
     found = jackknife_error(without_groups(mean_score(), seen(x)))
     assert found == pytest.approx(x.std(ddof=1) / math.sqrt(10), rel=1e-5)
+
+
+def test_groups_are_equally_large() -> None:
+    """24 images in ten groups: four stay out, so that a score that grows with their number is not taken for uncertain."""
+    count = Score("count", "rows", lambda zt: float(len(zt)), "high", "nobody", "when", "fails")
+    assert without_groups(count, seen(np.zeros(24))) == [18.0] * 10
+
+
+def test_few_source_images_do_not_stop_it() -> None:
+    one = dataclasses.replace(seen(np.arange(12.0)), ys=torch.tensor([0]), zs=torch.ones(1, 1), fs=torch.ones(1, 1))
+    one = dataclasses.replace(one, image_s=torch.tensor([0]))
+    risk = Score("risk", "risk", lambda zs, zt: float(len(zs)), "low", "nobody", "when", "fails")
+    assert without_groups(risk, one) == [1.0] * 10
+
+
+def test_what_says_nothing_of_so_few_has_no_error() -> None:
+    def fails(zt):
+        if len(zt) < 12:
+            raise UsageError("too few")
+        return 1.0
+
+    (only,) = rank(Score("s", "s", fails, "high", "nobody", "when", "fails"), {"a": seen(np.zeros(12))})
+    assert only.error is None
+
+
+def test_what_is_no_number_comes_last() -> None:
+    assert [each.label for each in ordered(mean_score(), {"a": math.nan, "b": 1.0, "c": 2.0})] == ["c", "b", "a"]
+    assert [each.label for each in ordered(mean_score("low"), {"a": math.nan, "b": 1.0})] == ["b", "a"]
 
 
 def test_pixels_of_an_image_leave_together() -> None:

@@ -100,7 +100,6 @@ def test_each_says_what_it_is(score: Score) -> None:
     assert score.name in NAMES
     assert find(score.name) is score
     assert score.better in ("high", "low")
-    assert score.cost in ("pass", "training")
     assert score.tasks
     assert set(score.tasks) <= {"classification", "segmentation"}
     assert score.title[0].isupper()

@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 import runs
 import torch
 
 from acclimate.data.domain import Domain
+from acclimate.engine import seeing
 from acclimate.errors import UsageError
 from acclimate.networks.norm import batch_norms
-from acclimate.selection.see import PIXELS, see, with_consensus
+from acclimate.selection.see import PIXELS, apart, drawn, see, with_consensus
 
 
 class Poisoned:
@@ -39,6 +41,7 @@ def case(request):
 def test_rows_are_the_models_own_predictions(case) -> None:
     task, model, source, target, _ = case
     seen = see(model, poisoned(target), source, source)
+    target = drawn(target, 1000, 0)
     every = {i: z for index, logits in model.logits(target) for i, z in zip(index, logits)}
     if task == "classification":
         assert torch.equal(seen.image_t, torch.arange(len(target)))
@@ -70,7 +73,10 @@ def test_source_labels_stand_beside_their_rows(case) -> None:
     assert (seen.zs.argmax(1) == seen.ys)[counted].float().mean() > 0.8
     assert len(seen.fs) == len(seen.zs) == len(seen.ys) == len(seen.image_s)
     if task == "segmentation":
-        assert all(torch.equal(a.long(), torch.as_tensor(b).long()) for a, b in zip(seen.masks_s, source.labels))
+        assert all(
+            torch.equal(a.long(), torch.as_tensor(b).long())
+            for a, b in zip(seen.masks_s, drawn(source, 1000, 0).labels)
+        )
 
 
 def test_the_source_is_seen_under_its_own_statistics(case) -> None:
@@ -109,3 +115,36 @@ def test_a_group_of_images_leaves_with_all_its_rows(case) -> None:
     assert len(seen.ys) == len(seen.fs) == len(seen.zs)
     if task == "segmentation":
         assert len(seen.masks_t) == len(set(seen.image_t.tolist()))
+
+
+def test_images_come_in_a_drawn_order_that_is_the_same_each_time() -> None:
+    target = runs.small("classification")[1]
+    names = list(drawn(target, 1000, 0).names)
+    assert sorted(names) == sorted(target.names)
+    assert names != list(target.names)
+    assert names == list(drawn(target, 1000, 0).names)
+
+
+def test_pixels_do_not_depend_on_the_pieces_or_on_the_scale(monkeypatch) -> None:
+    """A gradient as an image, and a network that hands it on: each row says where it was taken."""
+    size = 60
+    ramp = np.broadcast_to(np.linspace(0, 255, size)[:, None], (size, size))
+    images = np.stack([ramp, ramp.T] * 2).astype(np.uint8)[..., None]
+    domain = Domain("ramps", "segmentation", ("ground", "shape"), images, None, list("abcd"))
+    model = runs.start("source-only", "segmentation").model
+    monkeypatch.setattr(type(model.method), "predict", lambda self, x: x.repeat(1, 2, 1, 1))
+    whole = see(model, domain)
+    half = see(dataclasses.replace(model, preprocess=model.preprocess.replace(scale=0.5)), domain)
+    assert (whole.zt - half.zt).abs().max() < 0.1  # of a range of 2, in normalised grey levels
+    monkeypatch.setattr(seeing, "PIECE", 25)
+    in_pieces = see(model, domain)
+    torch.testing.assert_close(in_pieces.zt, whole.zt)
+    assert torch.equal(in_pieces.image_t, whole.image_t)
+    assert all(torch.equal(a, b) for a, b in zip(in_pieces.masks_t, whole.masks_t))
+
+
+def test_only_networks_that_normalised_the_domains_apart_see_the_source_so() -> None:
+    assert apart(runs.start("adabn", "classification").model.method)
+    assert apart(runs.start("dann", "classification", norm="separate").model.method)
+    assert not apart(runs.start("dann", "classification", norm="frozen").model.method)
+    assert not apart(runs.start("source-only", "classification").model.method)

@@ -1,7 +1,9 @@
-"""Sweeps: what is searched, what a trial is, how a sweep goes on, and that no target label is opened."""
+"""Sweeps: what a trial is, how a sweep goes on, and that no target label is opened."""
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
 import sys
 
@@ -11,15 +13,17 @@ import pytest
 import torch
 from runs import Killed, assert_same, on_tick
 
-from acclimate import tasks
+from acclimate import selection, tasks
 from acclimate.engine.checkpoint import read_tensors
+from acclimate.engine.code import code_hash
 from acclimate.engine.model import Model
 from acclimate.errors import NumericError, UsageError
 from acclimate.experiment import Experiment, carry_out, open_domains
 from acclimate.plan import Plan
-from acclimate.selection import Score, Seen
+from acclimate.selection import Score, Seen, tuning
+from acclimate.selection.search_space import Choice, Range, changed
 from acclimate.selection.see import see
-from acclimate.selection.tuning import Choice, Range, changed, default_search, learnt, present, read_search, tune
+from acclimate.selection.tuning import learnt, tune
 
 
 def sharpness(zt) -> float:
@@ -52,85 +56,6 @@ def asked(place, method="dann", **changes) -> Experiment:
 
 def weights(folder):
     return read_tensors(folder / "model.safetensors")
-
-
-# -- what is searched -------------------------------------------------------------------------------------------------
-
-
-def test_by_default_the_learning_rate_and_the_weights_are_searched(place):
-    assert default_search(asked(place)) == {"lr": Range(0.001, 0.1, log=True), "dann.weight": Range(0.1, 10, log=True)}
-    ynet = default_search(asked(place, "y-net"))
-    assert (ynet["y-net.weight"].low, ynet["y-net.weight"].high) == pytest.approx((1e-4, 1e-2))
-    assert list(default_search(asked(place, "fda"))) == ["lr"]  # its other numbers are no weights
-
-
-def test_what_was_typed_is_the_middle_of_what_is_searched_and_nothing_is_searched_around_zero(place):
-    typed = asked(place, settings={"dann": {"weight": 0.5}}, plans={"dann": {"optimiser": {"lr": 0.002}}})
-    found = default_search(typed)
-    assert (found["dann.weight"].low, found["dann.weight"].high) == pytest.approx((0.05, 5))
-    assert (found["lr"].low, found["lr"].high) == pytest.approx((0.0002, 0.02))
-    assert list(default_search(asked(place, settings={"dann": {"weight": 0.0}}))) == ["lr"]
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "read"),
-    [
-        ("lr", "1e-4:1e-1:log", Range(1e-4, 0.1, log=True)),
-        ("dann.weight", "0:3", Range(0, 3)),
-        ("plan.steps", "500:1000", Range(500, 1000, whole=True)),
-        ("plan.steps", "500,1000", Choice((500, 1000))),
-        ("plan.clip", "None,1", None),
-        ("plan.clip", "null,1", Choice((None, 1.0))),
-        ("dann.ramp", "true,false", Choice((True, False))),
-        ("dann.norm", "target,joint", Choice(("target", "joint"))),
-        ("dann.hidden", "20,50", Choice(([20], [50]))),
-        ("dann.hidden", "[20,20],50", Choice(([20, 20], [50]))),
-    ],
-)
-def test_ranges_and_choices_are_read_in_the_setting_s_own_type(place, name, text, read):
-    if read is None:
-        with pytest.raises(UsageError, match=f"--search {name}={text}: None must be a valid number"):
-            read_search({name: text}, asked(place))
-    else:
-        assert read_search({name: text}, asked(place)) == {name: read}
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "said"),
-    [
-        ("dann.wieght", "1,2", r"--search dann\.wieght: dann has no such setting; did you mean 'dann\.weight'\?"),
-        ("weight", "1,2", r"did you mean 'dann\.weight'\?"),
-        ("mcd.weight", "1,2", r"dann has no such setting; did you mean 'dann\.weight'\?"),
-        ("plan.seed", "1,2", "choosing luck"),
-        ("lr", "0:1", "lr=0:1: 0.0 must be greater than 0"),
-        ("lr", "0:1:log", "numbers above 0"),
-        ("lr", "2:1", "first must be below"),
-        ("lr", "1:2:linear", "LOW:HIGH:log"),
-        ("lr", "1", "at least two values"),
-        ("plan.steps", "0.5:2", "whole numbers"),
-        ("plan.steps", "0:2", "steps=0:2: 0 must be greater than or equal to 1"),
-        ("dann.norm", "0:1", "no number; write its values"),
-        ("dann.norm", "target,jiont", "jiont must be 'joint'"),
-    ],
-)
-def test_what_cannot_be_searched_is_refused_with_what_was_typed(place, name, text, said):
-    with pytest.raises(UsageError, match=said):
-        read_search({name: text}, asked(place))
-
-
-def test_settings_change_for_the_method_alone(place):
-    before = asked(place, plans={"dann": {"clip": 2.0}})
-    after = changed(before, {"lr": 0.3, "plan.steps": 7, "dann.weight": 4.0})
-    assert after.settings == {"dann": {"hidden": [4], "weight": 4.0}}
-    assert after.plan == before.plan  # source-only's
-    assert after.plans["dann"]["clip"] == 2.0
-    assert {name: present(after, name) for name in ("lr", "plan.steps", "dann.weight", "dann.ramp")} == {
-        "lr": 0.3, "plan.steps": 7, "dann.weight": 4.0, "dann.ramp": True,
-    }  # fmt: skip
-    assert after.plans["dann"]["optimiser"]["schedule"] == "dann"  # the method's own, but for its rate
-
-
-# -- a sweep ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -216,6 +141,51 @@ def test_a_killed_sweep_goes_on_to_the_same_end(swept, place, tmp_path, monkeypa
 
 
 @pytest.mark.parametrize(
+    ("function", "at", "number"),
+    [
+        ("_tidy", "trial-000", 0),  # after the journal knows the score, before anything is copied
+        ("_tidy", "trial-001", 1),
+        ("write_bytes", "best/model.safetensors", 0),
+        ("write_bytes", "best/model.json", 0),
+    ],
+)
+def test_the_best_model_is_right_after_a_kill_while_it_is_kept(place, tmp_path, monkeypatch, function, at, number):
+    count = itertools.count()
+    better_each_time = score(function=lambda zt: float(next(count)))
+    ask = functools.partial(tune, asked(place), tmp_path, score=better_each_time, trials=number + 1, device="cpu")
+    original = getattr(tuning, function)
+
+    def killed(path, *more):
+        if str(path).endswith(at):
+            raise Killed
+        original(path, *more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tuning, function, killed)
+        with pytest.raises(Killed):
+            ask()
+    assert ask()["best"] == number
+    for name in ("model.safetensors", "model.json"):
+        assert (tmp_path / "best" / name).read_bytes() == (tmp_path / f"trial-00{number}" / name).read_bytes()
+
+
+def test_a_kill_between_two_draws_of_a_trial_changes_neither(swept, place, tmp_path, monkeypatch):
+    draws, suggested = itertools.count(), Range.suggested
+
+    def killed(self, trial, name):
+        if next(draws) == 3:  # the second of trial 1
+            raise Killed
+        return suggested(self, trial, name)
+
+    ask = functools.partial(tune, asked(place), tmp_path, score=score("low"), trials=2, device="cpu")
+    with monkeypatch.context() as patch:
+        patch.setattr(Range, "suggested", killed)
+        with pytest.raises(Killed):
+            ask()
+    assert [entry["settings"] for entry in ask()["trials"]] == [entry["settings"] for entry in swept[0]["trials"][:2]]
+
+
+@pytest.mark.parametrize(
     ("change", "said"),
     [
         ({"search": {"lr": Range(0.001, 0.2, log=True)}}, "begun with other search.dann.weight, search.lr;"),
@@ -233,6 +203,20 @@ def test_another_question_is_refused_by_name(swept, place, change, said):
     with pytest.raises(UsageError, match="was begun with other") as error:
         tune(experiment, swept[1], **{"score": score("low"), "trials": 4, "device": "cpu", **change})
     assert said in str(error.value)
+
+
+def test_the_code_of_a_score_and_of_what_it_sees_is_of_the_question(place, tmp_path, monkeypatch):
+    iwv = selection.find("iwv")
+    ask = functools.partial(tune, asked(place, holdout=0.2), tmp_path, score=iwv, trials=1, device="cpu")
+    ask()
+    for name in (
+        "methods/dann.py", "selection/iwv.py", "selection/density_ratio.py", "selection/see.py",
+        "selection/learnt.py", "engine/seeing.py",
+    ):  # fmt: skip
+        changed_code = lambda path, name=name: "x" if str(path).endswith(name) else code_hash(path)  # noqa: E731
+        monkeypatch.setattr(tuning, "code_hash", changed_code)
+        with pytest.raises(UsageError, match=f"begun with other code.{name}; use another --out"):
+            ask()
 
 
 def test_failed_trials_are_told_and_the_sweep_goes_on(place, tmp_path):
@@ -263,18 +247,23 @@ def test_where_everything_fails_the_reason_is_said(place, tmp_path):
         tune(broken, tmp_path, score=score(), trials=1, device="cpu")
 
 
-def test_settings_that_do_not_go_together_end_a_trial_and_not_the_sweep(place, tmp_path):
-    experiment = asked(place, "self-training", settings={})
-    found = tune(
-        experiment,
-        tmp_path,
-        score=score(),
-        search={"self-training.portion": Choice((0.2, 0.9))},
-        trials=4,
-        device="cpu",
-    )
-    assert {entry["state"] for entry in found["trials"]} <= {"finished", "failed"}
-    assert found["trials"][0]["state"] == "finished"
+def test_settings_that_do_not_go_together_end_a_trial_and_not_the_sweep(tmp_path):
+    """MIC without mixing and without masking has nothing to learn from the target, which it says when it is made."""
+    folders.masks(tmp_path / "a", 6)
+    folders.masks(tmp_path / "b", 4, shifted=True)
+    experiment = Experiment(
+        source=str(tmp_path / "a"), target=str(tmp_path / "b"), methods=("mic",), settings={"mic": {"mix": False}},
+        network_settings={"width": 2, "depth": 1}, plan=Plan(steps=1, batch=2, precision="float32"),
+        preprocess={"crop": [16, 16]}, holdout=0,
+    )  # fmt: skip
+    search = {"mic.masked": Choice((0, 0.7))}
+    found = tune(experiment, tmp_path / "t", score=score(), search=search, trials=5, device="cpu")
+    drawn = [(entry["settings"]["mic.masked"], entry["state"]) for entry in found["trials"]]
+    assert drawn[0] == (1.0, "finished")
+    assert set(drawn[1:]) == {(0, "failed"), (0.7, "finished")}
+    assert {entry["reason"] for entry in found["trials"] if entry["state"] == "failed"} == {
+        "mic without mixing and masking is source-only; set mix=True or masked above 0"
+    }
 
 
 def test_trials_that_learnt_less_than_half_of_the_source_are_set_aside(place, tmp_path, monkeypatch):
@@ -314,8 +303,6 @@ def test_defaults_outside_of_what_is_searched_are_still_trial_0(place, tmp_path)
 
 
 def test_methods_that_need_a_source_model_start_from_the_one_source_only(place, tmp_path, monkeypatch):
-    from acclimate.selection import tuning
-
     began = []
     adapt = tuning.adapt
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,16 +16,28 @@ import toys
 
 from acclimate import networks
 from acclimate.data import open_domain
+from acclimate.data.domain import Domain
 from acclimate.engine.adapt import adapt
 from acclimate.engine.evaluate import evaluate
 from acclimate.engine.model import Model
-from acclimate.errors import DataError, Interrupted, UsageError
+from acclimate.errors import DataError, Interrupted, NumericError, UsageError
 from acclimate.files import read_json
+from acclimate.methods.mcd import MCD
 from acclimate.plan import Optimiser, Plan
 from acclimate.report.document import load_document
 from acclimate.studies import few_labels
-from acclimate.studies.few_labels import Cells, FewLabels, Images, beats_from, images, measure, order, write_result
-from acclimate.studies.few_labels_page import curve_rows, verdict, warnings, write_page
+from acclimate.studies.few_labels import (
+    Cells,
+    FewLabels,
+    Images,
+    beats_from,
+    fingerprint,
+    images,
+    measure,
+    order,
+    write_result,
+)
+from acclimate.studies.few_labels_page import curve_rows, notes, verdict, warnings, write_page
 
 SMALL = FewLabels(counts=(2, 5), draws=2, steps=3, batch=4)
 
@@ -161,6 +174,80 @@ def test_a_rerun_trains_only_what_is_missing(
     fewer = dataclasses.replace(labelled, test=labelled.test.subset(range(4)))
     with pytest.raises(UsageError, match=r"other settings \(test\)"):
         measure(SMALL, folder, players, fewer, device="cpu")
+    with pytest.raises(UsageError, match=r"other settings \(device\)"):
+        measure(SMALL, folder, players, labelled, device="cuda")
+
+
+def changed(domain: Domain, what: str) -> Domain:
+    """One pixel of the last image, or of its mask, is another; for classification its class."""
+    made = [np.array(each) for each in getattr(domain, what)]
+    made[-1].flat[-1] = (int(made[-1].flat[-1]) + 1) % 2
+    return dataclasses.replace(domain, **{what: made})
+
+
+@pytest.mark.parametrize("what", ["images", "labels"])
+@pytest.mark.parametrize("task", ["classification", "segmentation"])
+def test_a_corrected_label_or_image_is_another_study(task: str, what: str) -> None:
+    domain = toys.PAIRS[task](40)[1]
+    assert fingerprint(changed(domain, what)) != fingerprint(domain) == fingerprint(toys.PAIRS[task](40)[1])
+
+
+def test_cells_of_an_image_that_was_replaced_are_not_kept(
+    finished: tuple[Cells, Path], players: dict[str, Path], labelled: Images
+) -> None:
+    other = dataclasses.replace(labelled, everything=changed(labelled.everything, "images"))
+    with pytest.raises(UsageError, match=r"other settings \(labelled\)"):
+        measure(SMALL, finished[1], players, other, device="cpu")
+
+
+def test_the_curve_of_a_method_that_predicts_with_more_begins_at_its_network(
+    players: dict[str, Path], labelled: Images, tmp_path: Path
+) -> None:
+    mcd, more = Model.load(players["source-only"]), tmp_path / "more"
+    torch.manual_seed(0)
+    both = MCD(mcd.method.net, mcd.method.task, Plan())
+    torch.nn.init.normal_(next(both.second.parameters()))
+    dataclasses.replace(mcd, method=both).save(more)
+    start = {"mcd": more}
+    cells = measure(
+        SMALL.replace(counts=(2,), draws=1), tmp_path / "out", start, labelled, starts=["mcd"], device="cpu"
+    )
+    alone = evaluate(Model.load(players["source-only"]), labelled.test).value
+    assert cells.lines["mcd"]["score"]["value"] == evaluate(Model.load(more), labelled.test).value != alone
+    assert curve_rows(cells)[0] == ["0", f"{100 * alone:.1f}"]
+    said = f"mcd predicts with more than the network that is fine-tuned, which alone reaches {100 * alone:.1f} %"
+    assert any(said in text for text in warnings(cells))
+
+
+def test_a_training_that_diverges_leaves_a_blank_and_the_others_go_on(
+    players: dict[str, Path], labelled: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = measure(SMALL.replace(lr=1e30), tmp_path / "fast", players, labelled, device="cpu")
+    assert not (tmp_path / "fast" / "model").exists()
+    assert curve_rows(every)[1:] == [["2", "", ""], ["5", "", ""]]
+    assert len(every.failed) == 9
+    assert every.failed[1].startswith(
+        "source-only, 5 labels, draw 1: 'labelled' became non-finite in stage 'fine-tune'"
+    )
+    assert all(why.endswith("updating net; choose a lower --lr, with another --out.") for why in every.failed)
+    assert "Fine-tuning source-only on labelled images diverged with every number that was tried." in verdict(every)
+    page = write_page(every, tmp_path / "fast", "acclimate fine-tune run --labelled some")[0].read_text()
+    assert "Diverged, so left blank: source-only, 5 labels, draw 1" in page
+    assert "There is none: adabn, all 40 labels" in page
+    assert write_result(every, tmp_path / "fast", "", "")["failed"] == every.failed
+
+    def once(*arguments: Any, **more: Any) -> Any:
+        if len(more["labelled"]) == 5 and more["plan"].seed == 1:
+            raise NumericError("'labelled' became non-finite. Its images were some")
+        return adapt(*arguments, **more)
+
+    monkeypatch.setattr(few_labels, "adapt", once)
+    some = measure(SMALL, tmp_path / "some", players, labelled, device="cpu")
+    assert [why.partition(":")[0] for why in some.failed] == [
+        "source-only, 5 labels, draw 2", "adabn, 5 labels, draw 2",
+    ]  # fmt: skip
+    assert [len(few_labels.values(some, "adabn", k)) for k in (2, 5)] == [2, 1]
+    assert Model.load(tmp_path / "some" / "model").method.name == "fine-tune"
 
 
 def test_an_interrupted_study_goes_on_to_the_same_numbers(
@@ -203,6 +290,15 @@ def test_the_kept_model_is_trained_on_everything_and_follows_its_start(
     assert read_json(tmp_path / "kept.json")["of"] == other.kept["of"]
 
 
+def test_a_folder_that_was_moved_says_where_it_is(players: dict[str, Path], labelled: Images, tmp_path: Path) -> None:
+    small = SMALL.replace(counts=(2,), draws=1)
+    measure(small, tmp_path / "here", players, labelled, device="cpu")
+    shutil.move(tmp_path / "here", tmp_path / "there")
+    assert str(tmp_path) not in (tmp_path / "there" / "kept.json").read_text()
+    again = measure(small, tmp_path / "there", players, labelled, device="cpu")
+    assert again.kept["folder"] == str(tmp_path / "there" / "model")
+
+
 def test_mistakes(players: dict[str, Path], labelled: Images, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="must be 1 labelled image or more"):
         FewLabels(counts=(0, 5))
@@ -216,11 +312,15 @@ def test_mistakes(players: dict[str, Path], labelled: Images, tmp_path: Path) ->
 # -- words ------------------------------------------------------------------------------------------------------------
 
 
-def made(base: dict[int, list[float]], adapted: dict[int, list[float]], line: float = 0.65, **changes: Any) -> Cells:
-    """Cells with chosen scores; source-only has 60 % without labels, the adapted model ``line`` ± 2 points."""
+def made(base: dict[int, list[Any]], adapted: dict[int, list[Any]], line: float = 0.65, **changes: Any) -> Cells:
+    """Cells with chosen scores, None where training diverged; source-only has 60 % without labels, the adapted model
+    ``line`` ± 2 points."""
 
-    def cell(value: float) -> dict[str, Any]:
-        return {"score": {"value": value, "interval": [value - 0.02, value + 0.02]}, "seconds": 6.0}
+    def cell(value: float | None) -> dict[str, Any]:
+        if value is None:
+            return {"score": None, "why": "it diverged.", "seconds": 6.0}
+        score = {"value": value, "interval": [value - 0.02, value + 0.02]}
+        return {"score": score, "net": score, "seconds": 6.0}
 
     runs = {
         (name, k, draw): cell(value)
@@ -231,7 +331,7 @@ def made(base: dict[int, list[float]], adapted: dict[int, list[float]], line: fl
     domain = toys.classification(12)[1]
     kept = {"folder": "x/model", "of": {"start": "dann"}, "images": 12, "score": None, "seconds": 6.0}
     counts = list(base)
-    study = FewLabels(counts=tuple(counts), draws=2)
+    study = FewLabels(counts=tuple(counts), draws=len(base[counts[0]]))
     lines = {"source-only": cell(0.60), "adabn": cell(0.63), "dann": cell(line)}
     facts = {"counts": counts, "dropped": [], "missing": [], "adapted": "dann", **changes}
     return Cells(
@@ -249,7 +349,7 @@ def test_beating_means_from_there_on(means: list[float], since: int | None) -> N
 
 def test_the_verdict_says_when_labels_beat_adaptation_and_whether_adapting_first_helps() -> None:
     base = {1: [0.58, 0.60], 5: [0.65, 0.67], 10: [0.70, 0.72]}
-    both = {1: [0.64, 0.62], 5: [0.68, 0.66], 10: [0.71, 0.73]}
+    both = {1: [0.63, 0.64], 5: [0.68, 0.66], 10: [0.71, 0.73]}
     said = verdict(made(base, both))
     assert "Without a target label (accuracy): dann 65.0 %, source-only 60.0 %." in said
     assert (
@@ -257,21 +357,59 @@ def test_the_verdict_says_when_labels_beat_adaptation_and_whether_adapting_first
         "on (71.0 % with 10)."
     ) in said
     assert (
-        "Adapting first helps with every number of labels that was tried (+4.0 points with 1, +1.0 points with 10;"
-        in said
-    )
-    assert "better in 5 of 6 pairs of trainings" in said
-    assert "with 1 labelled image it changes by −2.0 points" in said
+        "Adapting first helps with 1 labelled image, makes no clear difference with 5, 10 labelled images (+4.5 points with "
+        "1, +1.0 points with 10; better in 5 of 6 pairs of trainings)."
+    ) in said
+    assert said.endswith("Fine-tuning harms dann with 1 labelled image (−1.5 points).")  # source-only: −1 ± 1.4
+
+
+@pytest.mark.parametrize(
+    ("gains", "said"),
+    [
+        ([0.02, 0.02, 0.02], "helps with any number that was tried"),
+        ([-0.02, -0.03, -0.01], "harms with any number that was tried"),
+        ([0.03, 0.02, -0.01], "makes no clear difference with any number that was tried"),  # 1.33 points, error 1.20
+        ([0.004, 0.004, 0.004], "makes no clear difference with any number that was tried"),  # less than half a point
+        ([0.04], "makes no clear difference with any number that was tried"),
+        ([0.02, None, 0.02], "helps with any number that was tried"),
+        ([0.02, None, None], "makes no clear difference with any number that was tried"),
+    ],
+)
+def test_a_difference_is_said_only_where_it_is_clear(gains: list[float | None], said: str) -> None:
+    start = [0.80, 0.85, 0.90][: len(gains)]
+    cells = made({5: start}, {5: [None if g is None else s + g for s, g in zip(start, gains)]})
+    assert f"Adapting first {said} (" in verdict(cells)
+    assert any("One draw of labelled images" in text for text in warnings(cells)) == (len(gains) == 1)
+
+
+def test_harm_is_said_of_both_starts_where_it_is_clear() -> None:
+    base = {1: [0.50, 0.52], 2: [0.56, 0.57], 5: [0.58, 0.61], 10: [0.7, 0.7]}
+    said = verdict(made(base, {1: [0.5, 0.64], 2: [0.646, 0.646], 5: [0.7, 0.7], 10: [0.8, 0.8]}))
+    assert said.endswith("Fine-tuning harms source-only with 1, 2 labelled images (−9.0, −3.5 points).")
+    said = verdict(made({1: [0.60, 0.60]}, {1: [0.5, 0.52]}))
+    assert said.endswith("Fine-tuning harms dann with 1 labelled image (−14.0 points).")
+    alone = made({1: [0.50, 0.52]}, {})
+    alone.adapted = None
+    assert "Fine-tuning harms source-only with 1 labelled image (−9.0 points)." in verdict(alone)
+    assert any("2 standard errors over draws on, and from 0.5 points" in text for text in notes(alone))
+
+
+def test_what_diverged_is_left_out_of_the_verdict() -> None:
+    cells = made({1: [0.5, 0.5], 5: [0.7, None], 10: [None, None]}, {1: [0.6, 0.6], 5: [None, 0.8], 10: [None, None]})
+    said = verdict(cells)
+    assert "beats dann from 5 labelled images on, beyond its 95 % interval (70.0 % with 5)" in said
+    assert "Adapting first helps with any number that was tried (+10.0 points with 1; better in 2 of 2 pairs" in said
+    assert curve_rows(cells)[2:] == [["5", "70.0", "80.0"], ["10", "", ""]]
 
 
 def test_the_verdict_says_never_too() -> None:
     base = {1: [0.5, 0.5], 20: [0.64, 0.64]}
     said = verdict(made(base, {1: [0.4, 0.4], 20: [0.60, 0.62]}))
     assert "does not beat dann with up to 20 labelled images (64.0 %)" in said
-    assert "Adapting first does not help with any number" in said
+    assert "Adapting first harms with 1 labelled image, makes no clear difference with 20 labelled images" in said
     said = verdict(made({1: [0.5, 0.5], 5: [0.66, 0.66]}, {1: [0.6, 0.6], 5: [0.6, 0.6]}))
     assert "beats dann from 5 labelled images on; never beyond its 95 % interval (66.0 % with 5)" in said
-    assert "helps with up to 1 labelled image, not with more" in said
+    assert "Adapting first helps with 1 labelled image, harms with 5 labelled images" in said
 
 
 def test_the_page_and_its_numbers(tmp_path: Path) -> None:

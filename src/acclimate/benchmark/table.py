@@ -88,8 +88,9 @@ class Cell:
 class Table:
     """What a file says; :meth:`experiment` gives what a cell trains.
 
-    ``presets.NAME.plan``, a task's ``plan``, its ``NAME.plan``, a row's ``plan``, its ``NAME.plan``, its
-    ``tasks.TASK.plan`` and its ``tasks.TASK.NAME.plan`` follow each other; the later one wins, setting by setting.
+    ``defaults`` stand for what a task leaves out, in all tasks. ``presets.NAME.plan``, the defaults' ``plan``, their
+    ``NAME.plan``, a task's ``plan``, its ``NAME.plan``, a row's ``plan``, its ``NAME.plan``, its ``tasks.TASK.plan`` and its
+    ``tasks.TASK.NAME.plan`` follow each other; the later one wins, setting by setting.
     ``optimiser = "own"`` is the method's own default.
     """
 
@@ -99,6 +100,7 @@ class Table:
     presets: Mapping[str, Mapping[str, Any]]
     tasks: Mapping[str, Mapping[str, Any]]  # as in the file
     rows: Mapping[str, Mapping[str, Any]]
+    defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of all tasks
 
     @property
     def name(self) -> str:
@@ -118,9 +120,11 @@ class Table:
         """A task under a preset."""
         if name not in self.tasks:
             raise unknown("task", name, self.tasks)
-        given = dict(self.tasks[name])
-        own = _pick(given, self.presets, preset)
-        return Task(**_layered(given, own))
+        layers = []
+        for given in (dict(self.defaults), dict(self.tasks[name])):
+            own = _pick(given, self.presets, preset)
+            layers += [given, own]
+        return Task(**_layered(*layers))
 
     def row(self, name: str, preset: str, task: str | None = None) -> Row:
         """A row under a preset, for one task."""
@@ -219,7 +223,7 @@ def load(ref: str) -> Table:
 
 def parse(ref: str, found: Mapping[str, Any]) -> Table:
     """The table that a TOML document describes. Raises :class:`UsageError` where it does not fit together."""
-    known = ("title", "description", "presets", "tasks", "methods")
+    known = ("title", "description", "presets", "defaults", "tasks", "methods")
     for name in found:
         if name not in known:
             raise unknown(f"part of table {ref}", name, known)
@@ -233,7 +237,11 @@ def parse(ref: str, found: Mapping[str, Any]) -> Table:
         found["presets"],
         _by_name(ref, "tasks", found["tasks"]),
         _by_name(ref, "methods", found["methods"]),
+        found.get("defaults", {}),
     )
+    for name in ("name", "title"):
+        if name in table.defaults:
+            raise UsageError(f"{ref}: each task has a {name} of its own; take it out of defaults")
     for preset, values in table.presets.items():
         if not _PRESET.fullmatch(preset):
             raise UsageError(f"{ref}: preset {preset!r}: write lower-case letters and digits, such as quick")

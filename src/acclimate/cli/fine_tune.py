@@ -9,7 +9,7 @@ import typer
 
 from acclimate.cli import choices, console, options
 from acclimate.cli.evaluate import labelled_domain
-from acclimate.errors import DataError, UsageError
+from acclimate.errors import DataError, NumericError, UsageError
 
 if TYPE_CHECKING:
     from acclimate.engine.run import Report
@@ -112,7 +112,11 @@ def fine_tune(
             listener=tell, force=force,
         )  # fmt: skip
     command = console.command(*context.obj)
+    diverged = cells.kept.get("why")
     following = console.command("predict", cells.kept["folder"], "IMAGES", "--out", "predictions")
+    if diverged:
+        slower = (study.lr or FineTune.optimiser.lr) / 10
+        following = console.command(*context.obj, "--lr", f"{slower:g}", "--out", f"{folder}-lr-{slower:g}")
     with console.waiting("writing the report"):
         page, document = write_page(cells, folder, command, following)
         result = write_result(cells, folder, verdict(cells), command)
@@ -120,8 +124,11 @@ def fine_tune(
         console.document({**result, "folder": str(folder), "report": str(page)})
     else:
         show(cells, document.verdict, document.warnings)
-        console.show(f"\nmodel    {cells.kept['folder']} ({kept(cells)})\nreport   {page}")
+        model_line = "none" if diverged else f"{cells.kept['folder']} ({kept(cells)})"
+        console.show(f"\nmodel    {model_line}\nreport   {page}")
     console.suggest(following)
+    if diverged:
+        raise NumericError(f"there is no model to take away: {diverged}")
 
 
 def counted(text: str) -> tuple[int, ...]:
@@ -138,25 +145,64 @@ def players(run: Path) -> dict[str, Path]:
     Raises :class:`DataError` where there is none.
     """
     from acclimate.experiment import BASELINE, model_folder
-    from acclimate.files import read_json
 
-    choices.model_at(run, None)  # says clearly what is wrong with the folder
-    found = choices.players_of(run) or {read_json(run / "model.json")["method"]: run}
-    if BASELINE not in found and (run / "results.json").exists():
-        began = read_json(run / "results.json")["experiment"].get("model")
-        if began is not None and Path(began).exists():
-            found = {BASELINE: model_folder(Path(began)), **found}
-    without = {name: place for name, place in found.items() if not reads_labels(name)}
+    made = choices.model_at(run, None).method.name  # says clearly what is wrong with the folder
+    found = choices.players_of(run) or {made: model_folder(run)}
+    began = began_from(next(iter(found.values())))
+    if BASELINE not in found and began is not None:
+        found = {BASELINE: began, **found}
+    readers = {name: reader(place) for name, place in found.items()}
+    without = {name: place for name, place in found.items() if readers[name] is None}
     if not without:
-        raise DataError(f"{run} has read target labels already ({', '.join(found)}); give a run that has not")
+        listed = ", ".join(dict.fromkeys(map(str, readers.values())))
+        raise DataError(f"{run} has read target labels already ({listed}); give a run that has not")
+    if len(without) < len(found):
+        listed = ", ".join(name for name in found if name not in without)
+        console.say(f"{'left out':8} {listed}: target labels were read, perhaps of the images that are scored")
     return without
 
 
-def reads_labels(method: str) -> bool:
-    """Whether a method read target labels: perhaps those of the images that are scored here."""
+def reader(place: Path) -> str | None:
+    """The method that read target labels, perhaps those of the images that are scored here: the model's own, or that of a
+    model it began from; None where there is none."""
+    from acclimate.files import read_json
     from acclimate.methods import Need, find
 
-    return bool(find(method).needs & (Need.TARGET_LABELS | Need.FEW_TARGET_LABELS))
+    seen: list[Path] = []
+    at: Path | None = place
+    while at is not None and at not in seen:  # a run may have been made again from its own model
+        seen.append(at)
+        method = read_json(at / "model.json")["method"]
+        if find(method).needs & (Need.TARGET_LABELS | Need.FEW_TARGET_LABELS):
+            return method
+        at = began_from(at)
+    return None
+
+
+def began_from(place: Path) -> Path | None:
+    """The model from which the run, the sweep or the table's cell of a model began; None where it began from a source.
+
+    Raises :class:`DataError` where that model is gone, since it may have read target labels.
+    """
+    from acclimate.experiment import model_folder
+    from acclimate.files import read_json
+    from acclimate.runs import CELL, RUN, SWEEP
+
+    own = place.resolve()
+    for path in (own.parent.parent / RUN, own.parent / SWEEP, own / CELL):
+        if path.exists():
+            facts = read_json(path)
+            given = facts.get("question", facts)["experiment"]["model"]
+            if given is None:
+                return None
+            folder = model_folder(Path(given))
+            if not (folder / "model.json").exists():
+                raise DataError(
+                    f"{place} began from {given}, which is not there: whether it read target labels cannot be said; "
+                    "put it back, or start where that path leads to it"
+                )
+            return folder.resolve()
+    return None
 
 
 def known(name: str, models: dict[str, Path], run: Path, option: str) -> None:
@@ -187,7 +233,7 @@ def show(cells: Cells, said: str, warned: list[str]) -> None:
     rows: list[list[str]] = curve_rows(cells)
     console.show(console.table([f"labelled images: {cells.primary} in %", *cells.starts], rows))
     draws = cells.study.draws
-    console.show(f"({draws} draw{'s' if draws > 1 else ''}: mean ± deviation; 0: as the model was)\n")
+    console.show(f"({draws} draw{'s' if draws > 1 else ''}: mean ± deviation; 0: the network as it was)\n")
     others: dict[str, Any] = {name: cell for name, cell in cells.lines.items() if name not in cells.starts}
     if others:
         listed = ", ".join(f"{name} {console.percent(cell['score']['value'])}" for name, cell in others.items())

@@ -134,10 +134,12 @@ def tune(
     texts = choices.pairs(search, "--search")
     where = choices.device(device)
     chosen = running.ready(wanted, where)
-    from acclimate.selection import tuning
+    from acclimate.selection import search_space, tuning
 
-    space = tuning.read_search(texts, chosen.experiment) if texts else tuning.default_search(chosen.experiment)
-    by = selection.find(score or selection.DEFAULT[str(chosen.domains.task().name)])
+    space = (
+        search_space.read_search(texts, chosen.experiment) if texts else search_space.default_search(chosen.experiment)
+    )
+    by = selection.find(score or selection.DEFAULT_ALONE[str(chosen.domains.task().name)])
     folder = out or chosen.folder.with_name(f"{chosen.folder.name}-tune-{name}")
     begun = (folder / tuning.JOURNAL).exists()
     searched = "; ".join(f"{key} {each}" for key, each in space.items())
@@ -167,7 +169,7 @@ def tune(
     console.suggest(
         console.command("predict", folder / tuning.BEST, "IMAGES", "--out", "predictions"),
         console.command("adapt", *words_of_adapt(context, best)),
-        console.command("compare", *(folder / tuning.folder_of(number) for number in sorted({0, found["best"]}))),
+        console.command("compare", folder),
     )
 
 
@@ -191,7 +193,8 @@ def short(value: Any) -> str:
 
 def show(found: Mapping[str, Any], folder: Path) -> None:
     """The best trials beside the settings as they were and source-only, what is odd about them, and how far to trust it."""
-    from acclimate.selection.tuning import BEST, DOCUMENT, ranking
+    from acclimate.runs import SWEEP
+    from acclimate.selection.tuning import BEST, ranking
 
     ranked = ranking(found)
     best = ranked[0]
@@ -211,12 +214,12 @@ def show(found: Mapping[str, Any], folder: Path) -> None:
             numbers = ", ".join(str(entry["number"]) for entry in those)
             console.show(f"{state}: trial {numbers} ({reason})")
     if len(ranked) > ROWS:
-        console.show(f"{len(ranked) - ROWS} more trials in {folder / DOCUMENT}")
+        console.show(f"{len(ranked) - ROWS} more trials in {folder / SWEEP}")
     shown = [(_called(entry, found), text) for entry in ranked[:ROWS] for text in entry["warnings"]]
     for called, text in shown[:WARNINGS]:
         console.show(f"warning: {called}: {text}")
     if len(shown) > WARNINGS:
-        console.show(f"{len(shown) - WARNINGS} more warnings in {folder / DOCUMENT}")
+        console.show(f"{len(shown) - WARNINGS} more warnings in {folder / SWEEP}")
     console.show(
         f"warning: no target label was read, and {found['score']['name']} can mislead: a better score is not always a "
         "better model (docs/studies/selection.md says how often it is)"
@@ -252,7 +255,7 @@ def words_of_adapt(context: typer.Context, best: Mapping[str, Any]) -> list[str]
     for option in context.command.params:
         name = str(option.name)
         given = context.get_parameter_source(name)
-        if name in OWN or given is None or given.name != "COMMANDLINE" or name in chosen:
+        if name in OWN or given is None or given.name != "COMMANDLINE" or chosen.keys() & {name, f"plan.{name}"}:
             continue
         value = context.params[name]
         for each in value if isinstance(value, list | tuple) else [value]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
-import inspect
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
@@ -25,16 +25,25 @@ def code_files(method: type[Method]) -> list[Path]:
     Other methods, other losses and the rest of the library do not count, so that a commit elsewhere voids no finished run.
     """
     kinds = [kind for kind in method.__mro__ if issubclass(kind, Method) and kind is not Method]
+    # The loss is reached through the task, not through the method's file.
+    return files_of(sys.modules[each.__module__] for each in (*kinds, cross_entropy))
+
+
+def files_of(modules: Iterable[ModuleType], rooms: tuple[str, ...] = PARTS) -> list[Path]:
+    """The files of modules and of what they use from ``rooms`` (beginnings of module names), in order of name.
+
+    What was typed at a prompt has no file.
+    """
     found: dict[str, ModuleType] = {}
-    waiting = [sys.modules[kind.__module__] for kind in kinds]
-    waiting.append(sys.modules[cross_entropy.__module__])  # reached through the task, not through the method's file
+    waiting = list(modules)
     while waiting:
         module = waiting.pop()
         if module.__name__ in found:
             continue
         found[module.__name__] = module
-        waiting += [sys.modules[name] for name in _used(module) if name.startswith(PARTS) and name != READERS]
-    return sorted({Path(inspect.getfile(module)) for module in found.values()})
+        waiting += [sys.modules[name] for name in _used(module) if name.startswith(rooms) and name != READERS]
+    files = {getattr(module, "__file__", None) for module in found.values()}
+    return sorted(Path(file) for file in files if file)
 
 
 @functools.lru_cache(None)

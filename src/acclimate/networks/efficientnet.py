@@ -38,8 +38,8 @@ def efficientnet_lite0(
     bottleneck. Tan and Le, ICML 2019, and the authors' "lite" variant (no squeeze-and-excitation, ReLU6).
 
     Args:
-        bottleneck: features of a new dense layer with BatchNorm and ReLU before the head, after Long et al., NeurIPS 2018,
-            released code; 0: none, and the head reads the 1,280 means.
+        bottleneck: features of a new dense layer with BatchNorm and ReLU before the head, as is usual in domain
+            adaptation; 0: none, and the head reads the 1,280 means.
         body_lr: what the learning rate of all layers but bottleneck and head is multiplied by; with pretrained weights 0.1
             is usual.
     """

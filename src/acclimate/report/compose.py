@@ -247,13 +247,16 @@ def values(seeds: Sequence[Facts], which: str) -> list[float | None]:
     return [facts[which]["value"] if facts[which] else None for facts in seeds]
 
 
-def unclear(player: Player, baseline: Player | None) -> bool:
+def unclear(player: Player) -> bool:
     """Whether seeds or the choice of test images could explain the difference from source-only."""
     difference = player.difference
-    if difference is None or baseline is None or baseline.target_test is None:
+    if difference is None or player.target_test is None:
         return False
     within_seeds = difference.deviation is not None and abs(difference.mean) <= 2 * difference.deviation
-    inside = player.interval is not None and player.interval[0] <= baseline.target_test.mean <= player.interval[1]
+    before = (
+        player.target_test.mean - difference.mean
+    )  # source-only over the player's own seeds: it may have others too
+    inside = player.interval is not None and player.interval[0] <= before <= player.interval[1]
     return within_seeds or inside
 
 
@@ -370,8 +373,7 @@ def advice(results: Facts, players: Sequence[Player]) -> str | None:
             return "A score that needs no target label ranks them:"
         return "Label a few dozen target images, chosen at random, and score every player on them:"
     methods = [player for player in players if player.role == "method" and player.difference]
-    named = {player.name: player for player in players}
-    doubtful = [player.label for player in methods if unclear(player, named.get(player.baseline or ""))]
+    doubtful = [player.label for player in methods if unclear(player)]
     worse = [player.label for player in methods if player.label not in doubtful and gain(player) < 0]
     found = []
     if doubtful:
@@ -417,10 +419,26 @@ def warned(results: Facts, players: Sequence[Player], source: Sequence[float] | 
     return [Warned(player=name, seeds=seeds, text=text) for (name, text), seeds in texts.items()]
 
 
-def transductive(results: Facts) -> bool:
-    """Whether the target was scored on the images that were adapted to."""
+def transductive(results: Facts) -> list[str]:
+    """The players that were scored on the target images that they adapted to."""
+    if "runs" in results:
+        return list(results["transductive"])
     adapted, scored = (results["domains"].get(role) for role in ("target", "target_test"))
-    return results["experiment"].get("holdout") == 0 and adapted is not None and adapted == scored
+    same = results["experiment"].get("holdout") == 0 and adapted is not None and adapted == scored
+    return list(results["players"]) if same else []
+
+
+def protocol_said(results: Facts, players: Sequence[Player]) -> str:
+    """Whether training saw the target's test images, of all players or of which."""
+    seen = [player.label for player in players if player.name in transductive(results)]
+    if not seen:
+        return "Target test images took no part in training."
+    which = "" if len(seen) == len(players) else f" of {listed(seen)}"
+    others = "; those of all others took no part in training" if which else ""
+    return (
+        f"Target test images{which} are the very ones that were adapted to, without their labels: a transductive "
+        f"protocol{others}."
+    )
 
 
 def notes(results: Facts, players: Sequence[Player]) -> list[str]:
@@ -439,9 +457,7 @@ def notes(results: Facts, players: Sequence[Player]) -> list[str]:
                 if "runs" in results
                 else "."
             ),
-            "Target test images are the very ones that were adapted to, without their labels: a transductive protocol."
-            if transductive(results)
-            else "Target test images took no part in training.",
+            protocol_said(results, players),
         ]
     if any(player.role == "method" and player.source_test for player in players):
         found.append(

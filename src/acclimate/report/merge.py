@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from acclimate import __version__, registry
+from acclimate.data.open import open_splits
 from acclimate.engine.model import Model
 from acclimate.errors import DataError, UsageError
 from acclimate.experiment import BASELINE, SCHEMA, Domains, Experiment, Player, open_domains
@@ -22,6 +23,7 @@ from acclimate.report.schema import Report, listed, load
 from acclimate.report.write import TWIN, publish
 from acclimate.runs import Absent, Candidate, found, labelled
 
+JUDGED = "predicted shares"  # in the facts of what a run or a benchmark has judged; a trial of a sweep has none
 MOST_PICTURED = 12  # players in pictures; the tables hold all
 
 
@@ -68,9 +70,11 @@ def write_merged(
     candidates, absents = found(paths)
     alone = [each for each in candidates if each.experiment is None]
     absents += [Absent(each.label, "a model alone does not say what it was adapted to; give its run") for each in alone]
-    candidates = [each for each in candidates if each.experiment is not None]
+    tried = [each for each in candidates if each.experiment is not None and JUDGED not in each.facts]
+    absents += [Absent(each.label, "a part of a sweep: acclimate compare looks at it") for each in tried]
+    candidates = [each for each in candidates if each.experiment is not None and JUDGED in each.facts]
     if not candidates:
-        raise DataError("nothing here is finished: " + "; ".join(f"{each.label}: {each.why}" for each in absents))
+        raise DataError("nothing here can be reported: " + reasons(absents))
     check_one_target(candidates)
     rows = rows_of(candidates)
     (progress or (lambda text: None))("loading models and images")
@@ -103,6 +107,7 @@ def write_merged(
         "players": {row.name: entry(row, rows) for row in rows},
         "runs": origins(rows),
         "absent": [dataclasses.asdict(each) for each in absents],
+        "transductive": transductive(rows, task.name) if scored else [],
         "left out": [row.name for row in rows if row not in pictured],
         "notes": notes(candidates, scored),
     }
@@ -121,7 +126,7 @@ def check_one_target(candidates: Sequence[Candidate]) -> None:
     if len(targets) > 1:
         said = "; ".join(f"{name}: {some(labels)}" for name, labels in targets.items())
         raise UsageError(f"one report is about one target, and these have {len(targets)}; report them apart ({said})")
-    classes = {tuple(each.facts["predicted shares"]): each.label for each in candidates}
+    classes = {tuple(each.facts[JUDGED]): each.label for each in candidates}
     if len(classes) > 1:
         (a, of_a), (b, of_b), *_ = classes.items()
         raise UsageError(
@@ -139,6 +144,14 @@ def place(target: str) -> str:
 def some(labels: Sequence[str], most: int = 3) -> str:
     """The first names, and how many more there are."""
     return listed([*labels[:most], *([f"{len(labels) - most} more"] if len(labels) > most else [])])
+
+
+def reasons(absents: Sequence[Absent]) -> str:
+    """Why things are absent, each reason once."""
+    labels: dict[str, list[str]] = {}
+    for each in absents:
+        labels.setdefault(each.why, []).append(each.label)
+    return "; ".join(f"{some(mine)}: {why}" for why, mine in labels.items())
 
 
 def rows_of(candidates: Sequence[Candidate]) -> list[Row]:
@@ -204,6 +217,15 @@ def sources_of(candidates: Sequence[Candidate]) -> list[str]:
     return list(dict.fromkeys(place(str(each.source or each.model)) for each in experiments))
 
 
+def transductive(rows: Sequence[Row], task: str) -> list[str]:
+    """The rows that were scored on the target images that they adapted to: no holdout, and no split of the target's own."""
+    asked = [row for row in rows if experiment_of(row.first).holdout == 0]
+    if not asked:
+        return []
+    adapted, scored = open_splits(experiment_of(asked[0].first).target, 0, task)
+    return [row.name for row in asked] if adapted is scored else []
+
+
 # -- what is said of them ---------------------------------------------------------------------------------------------
 
 
@@ -226,23 +248,32 @@ def origins(rows: Sequence[Row]) -> list[dict[str, Any]]:
     for which in dict.fromkeys(row.part for row in rows):
         mine = [row for row in rows if row.part == which]
         experiment = experiment_of(mine[0].first)
+        seeds = sorted({seed_of(each) for row in mine for each in row.seeds})
         listed_.append(
             {
                 "folder": which[0],
                 "source": str(experiment.source or experiment.model),
                 "players": [row.name for row in mine],
-                "seeds": sorted({seed_of(each) for row in mine for each in row.seeds}),
-                "command": command_of(Path(which[0]), mine[0].first.facts),
+                "seeds": seeds,
+                "command": command_of(Path(which[0]), mine, seeds),
             }
         )
     return listed_
 
 
-def command_of(run: Path, facts: Mapping[str, Any]) -> str | None:
-    """What repeats a run, as its own report has it, or a benchmark's task."""
+def command_of(run: Path, rows: Sequence[Row], seeds: Sequence[int]) -> str | None:
+    """What repeats a run, as its own report has it, or these rows and seeds of a benchmark's task."""
+    facts = rows[0].first.facts
     if "row" in facts:
-        bench = ["acclimate", "bench", facts["table"], "--tasks", facts["task"], "--preset", facts["preset"]]
-        return shlex.join([*bench, "--out", str(run.parent.parent)])
+        which = {
+            "--tasks": facts["task"],
+            "--methods": ",".join(own_name(row.first) for row in rows),
+            "--seeds": str(max(seeds) + 1),
+            "--preset": facts["preset"],
+            "--device": facts["device"],
+            "--out": str(run.parent.parent),
+        }
+        return shlex.join(["acclimate", "bench", facts["table"], *(word for pair in which.items() for word in pair)])
     try:
         return load(run / TWIN).command
     except DataError:

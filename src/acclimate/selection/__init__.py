@@ -8,10 +8,15 @@ from types import MappingProxyType
 from acclimate import registry
 from acclimate.selection.base import Score, Seen
 
-__all__ = ["DEFAULT", "Score", "Seen", "find"]
+__all__ = ["DEFAULT", "DEFAULT_ALONE", "Score", "Seen", "find"]
 
 DEFAULT: Mapping[str, str] = MappingProxyType({"classification": "snd", "segmentation": "snd"})
 """By task the score that chose best in the study of docs/studies/selection.md."""
+
+DEFAULT_ALONE: Mapping[str, str] = MappingProxyType(
+    {"classification": "information-maximisation", "segmentation": "morphology"}
+)
+"""The same among the scores that look at one model alone, for sweeps."""
 
 
 def find(name: str) -> Score:

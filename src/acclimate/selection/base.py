@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from acclimate.errors import UsageError
@@ -16,9 +18,10 @@ from acclimate.errors import UsageError
 class Seen:
     """What a model makes of both domains, without a target label.
 
-    A row is an image, or a pixel of a segmented image: the same ones for all models that are compared. Everything is
-    float32 (labels: int64) on the CPU. What is of the source is None where there is none; the source passes through the
-    network under BatchNorm statistics of its own, as in training.
+    A row is an image, or a pixel of a segmented image: the same ones for all models that are compared. Images come in a
+    drawn order, so neighbouring rows are of one image or have nothing in common. Everything is
+    float32 (labels: int64) on the CPU. What is of the source is None where there is none; it passes through the network
+    as it did in training, :func:`acclimate.selection.see.see`.
     """
 
     zt: Tensor  # (N, K) logits of the target
@@ -42,30 +45,28 @@ class Seen:
         return int(self.image_t.max()) + 1
 
     def without(self, group: int, groups: int) -> Seen:
-        """The same without every ``groups``-th image of both domains, from number ``group`` on."""
-        at_target, at_source = self.image_t % groups != group, slice(None)
-        if self.image_s is not None:
-            at_source = self.image_s % groups != group  # type: ignore[assignment]
+        """The same without every ``groups``-th image, from number ``group`` on, of those by which models are judged.
 
-        def source(rows: Tensor | None) -> Tensor | None:
-            return None if rows is None else rows[at_source]
+        Groups are equally large: the last images stay out where their number is no multiple of ``groups``. So do those
+        of the source, where there are enough of them for as many groups; what was trained on stays.
+        """
+        at_target = _staying(self.image_t, group, groups)
+        changes: dict[str, Any] = {name: getattr(self, name)[at_target] for name in ("zt", "ft", "image_t")}
+        if self.consensus is not None:
+            changes["consensus"] = self.consensus[at_target]
+        if self.masks_t is not None:
+            stay = _staying(torch.arange(len(self.masks_t)), group, groups)
+            changes["masks_t"] = [mask for mask, stays in zip(self.masks_t, stay) if stays]
+        if self.image_s is not None and int(self.image_s.max()) + 1 >= groups:
+            at_source = _staying(self.image_s, group, groups)
+            changes |= {name: getattr(self, name)[at_source] for name in ("zs", "fs", "ys", "image_s")}
+        return dataclasses.replace(self, **changes)
 
-        def maps(of: Sequence[Tensor] | None) -> Sequence[Tensor] | None:
-            return None if of is None else [map_ for i, map_ in enumerate(of) if i % groups != group]
 
-        return dataclasses.replace(
-            self,
-            zt=self.zt[at_target],
-            ft=self.ft[at_target],
-            image_t=self.image_t[at_target],
-            zs=source(self.zs),
-            fs=source(self.fs),
-            ys=source(self.ys),
-            image_s=source(self.image_s),
-            consensus=None if self.consensus is None else self.consensus[at_target],
-            masks_t=maps(self.masks_t),
-            masks_s=maps(self.masks_s),
-        )
+def _staying(images: Tensor, group: int, groups: int) -> Tensor:
+    """Which rows stay when a group of images leaves."""
+    count = int(images.max()) + 1
+    return (images % groups != group) & (images < count - count % groups)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +84,6 @@ class Score:
     when: str  # when it can be trusted
     fails: str  # when it misleads
     tasks: tuple[str, ...] = ("classification", "segmentation")
-    cost: Literal["pass", "training"] = "pass"  # a pass over the images, or a training of its own
 
     @property
     def takes(self) -> tuple[str, ...]:
@@ -102,5 +102,7 @@ class Score:
         return float(self.function(**{name: getattr(seen, name) for name in self.takes}))
 
     def gain(self, value: float) -> float:
-        """The value with the sign that makes larger ones better."""
+        """The value with the sign that makes larger ones better; what is no number is the worst."""
+        if math.isnan(value):
+            return -math.inf
         return value if self.better == "high" else -value

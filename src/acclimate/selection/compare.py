@@ -11,11 +11,11 @@ from acclimate import registry, tasks
 from acclimate.engine.evaluate import Evaluation
 from acclimate.engine.model import Model
 from acclimate.errors import UsageError
-from acclimate.experiment import Domains, Experiment, open_domains
+from acclimate.experiment import COLLAPSE, Domains, Experiment, open_domains
 from acclimate.runs import Candidate
 from acclimate.selection import DEFAULT, find
 from acclimate.selection.base import Score, Seen
-from acclimate.selection.learnt import forgot, learnt
+from acclimate.selection.learnt import forgot, largest_share, learnt
 from acclimate.selection.quality import rank_correlation, regret
 from acclimate.selection.rank import Ranked, rank
 from acclimate.selection.see import see, with_consensus
@@ -32,7 +32,8 @@ class Comparison:
     candidates: dict[str, Candidate]  # by label: those that are ranked
     values: dict[str, dict[str, float]]  # score -> label -> value
     left_out: dict[str, str]  # score -> why it says nothing here
-    set_aside: dict[str, float]  # label -> how much of the source it has learnt (1: all), where that is too little
+    set_aside: dict[str, str]  # label -> why it is not to be trusted
+    measured: bool  # whether there is a source-only among the models by which forgetting is measured
     oracles: list[str]  # labels of models that learnt from target labels: never ranked
     domains: Domains
     images: int  # of the target that were looked at
@@ -118,6 +119,8 @@ def compare(
     Raises :class:`UsageError` for fewer than two models, other classes, runs of different targets, or a score that cannot
     be computed here.
     """
+    if score is not None:
+        find(score)  # a name that does not exist shall be noticed before models are loaded
     ranked = {each.label: each for each in candidates if not each.oracle}
     if len(ranked) < 2:
         raise UsageError(
@@ -143,31 +146,41 @@ def compare(
     seen, values, left_out = all_values(seen, task)
     if chosen.name in left_out:
         raise UsageError(f"{chosen.name} cannot rank these runs: {left_out[chosen.name]}; choose another --score")
-    aside = forgotten(ranked, seen, model.method.task)
     first = next(iter(seen.values()))
+    aside = not_to_be_trusted(ranked, seen, model.method.task)
     return Comparison(
         chosen,
-        rank(chosen, seen, aside),
+        rank(chosen, seen, aside, values[chosen.name]),
         ranked,
         values,
         left_out,
         aside,
+        any(each.baseline for each in ranked.values()) and first.ys is not None,
         [each.label for each in candidates if each.oracle],
         domains,
         first.images,
     )
 
 
-def forgotten(candidates: Mapping[str, Candidate], seen: Mapping[str, Seen], task: tasks.Task) -> dict[str, float]:
-    """The models that have hardly learnt the source, beside the source-only that has learnt the most of it.
+def not_to_be_trusted(
+    candidates: Mapping[str, Candidate], seen: Mapping[str, Seen], task: tasks.Task
+) -> dict[str, str]:
+    """Why some models are set aside: many scores are at their best for a network that says one thing of everything.
 
-    All of them cannot be: where none is left, none is set aside.
+    Found without a target label: they give one class to (nearly) all of the target, or have learnt less than half as
+    much of the source as source-only. All of them cannot be: where none would be left, none is set aside.
     """
     own = {label: learnt(each, task) for label, each in seen.items()}
-    known = [own[label] for label, each in candidates.items() if each.baseline and own[label] is not None]
-    usual = max(known, default=None)  # type: ignore[type-var]
-    found = {label: own[label] for label, each in candidates.items() if forgot(each.method, own[label], usual)}
-    return found if len(found) < len(candidates) else {}  # type: ignore[return-value]
+    known = [value for label, value in own.items() if candidates[label].baseline and value is not None]
+    usual = max(known, default=None)
+    why = {}
+    for label, each in candidates.items():
+        share = largest_share(seen[label])
+        if share > COLLAPSE[task.name]:
+            why[label] = f"gives one class to {share:.1%} of the target"
+        elif forgot(each.method, own[label], usual):
+            why[label] = "has learnt less than half as much of the source as source-only"
+    return why if len(why) < len(candidates) else {}
 
 
 def all_values(seen: dict[str, Seen], task: str) -> tuple[dict[str, Seen], dict[str, dict[str, float]], dict[str, str]]:

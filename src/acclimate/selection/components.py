@@ -8,7 +8,7 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-IGNORE = -1
+from acclimate.data.domain import IGNORE
 
 
 class Objects(NamedTuple):

@@ -23,8 +23,9 @@ def density_ratio(fs: Tensor, fs_train: Tensor, ft: Tensor) -> Tensor:
     ``ft (n_t, D)``; the first factor undoes their numbers. It is applied to ``fs (M, D)``, on which it was not fitted.
     You et al., ICML 2019, whose released code (``dev.py``) fits an MLP with three hidden layers instead and takes, of
     nine L2 penalties, the one with the highest accuracy on a fifth of the rows. Here it is of five penalties the one
-    with the lowest log loss, which, unlike accuracy, asks for right probabilities; blocks of neighbouring rows are held
-    out, so that pixels of one image are rarely on both sides. The chosen one is fitted again to all rows.
+    with the lowest log loss, which, unlike accuracy, asks for right probabilities. Blocks of neighbouring rows are
+    held out, so that pixels of one image are rarely on both sides; the images come in a drawn order. The chosen one is
+    fitted again to all rows.
 
     Nothing is clipped or normalised: the penalty alone keeps weights tame, and where the domains can be told apart they
     are not. Only ln w is kept within ±50, so that all sums stay finite.

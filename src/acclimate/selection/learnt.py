@@ -1,4 +1,4 @@
-"""Whether a model has learnt the source at all: where it has not, what it says of the target means nothing."""
+"""Models whose predictions mean nothing: those that have hardly learnt the source, or say one thing of everything."""
 
 from __future__ import annotations
 
@@ -39,3 +39,9 @@ def forgot(method: str, own: float | None, usual: float | None) -> bool:
     if own is None or usual is None or usual <= 0 or Need.SOURCE not in find(method).needs:
         return False
     return own < KEPT * usual
+
+
+def largest_share(seen: Seen) -> float:
+    """The share of target rows for which the class is predicted that is predicted most."""
+    predicted = seen.zt.argmax(1)
+    return torch.bincount(predicted, minlength=seen.classes).max().item() / len(predicted)

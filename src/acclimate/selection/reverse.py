@@ -14,10 +14,10 @@ from acclimate.engine.evaluate import evaluate
 from acclimate.engine.model import Model
 from acclimate.engine.run import Observer
 from acclimate.errors import UsageError
+from acclimate.experiment import BASELINE
 from acclimate.methods import Need
 from acclimate.plan import Plan
-
-BASELINE = "source-only"
+from acclimate.selection.base import Score
 
 
 def reverse_validation(
@@ -83,3 +83,16 @@ def predicted(model: Model, domain: Domain) -> Domain:
     return dataclasses.replace(
         domain, name=f"{domain.name} as predicted", task=task.name, classes=task.classes, labels=labels
     )
+
+
+REVERSE = Score(
+    name="reverse-validation",
+    title="Reverse validation",
+    function=reverse_validation,
+    better="high",
+    paper="Ganin et al., Domain-Adversarial Training of Neural Networks, JMLR 2016",
+    when="The way back is like the way there, and there is time to train every method once more.",
+    fails="Errors that are made alike in both directions cancel: a method that swaps two classes on the target swaps them "
+    "back on the source.",
+)
+"""Trains, so it is not among the registered scores, which look at what is there."""

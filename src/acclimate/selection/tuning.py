@@ -5,29 +5,29 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import filecmp
 import hashlib
 import json
 import math
 import shutil
-import typing
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
-import pydantic
 import torch
 
 from acclimate import __version__, tasks
 from acclimate.data.domain import Domain
 from acclimate.data.preprocess import Preprocess
 from acclimate.engine.adapt import adapt, default_device
-from acclimate.engine.code import code_files, code_hash
+from acclimate.engine.code import PARTS, code_files, code_hash, files_of
 from acclimate.engine.model import Model
 from acclimate.engine.run import flat
 from acclimate.engine.world import World
-from acclimate.errors import NumericError, UsageError, missing_extra, nearest
+from acclimate.errors import NumericError, UsageError, missing_extra
 from acclimate.experiment import (
     BASELINE,
     Domains,
@@ -42,234 +42,23 @@ from acclimate.experiment import (
     source_shares,
     starts_from_source,
 )
-from acclimate.files import read_json, write_bytes, write_json
-from acclimate.methods import Need, Train, find
+from acclimate.files import write_bytes, write_json
+from acclimate.methods import Method, Need, Train, find
 from acclimate.networks.contract import Network
-from acclimate.plan import Optimiser, Plan
 from acclimate.random import key
+from acclimate.runs import SWEEP
 from acclimate.selection import Score
 from acclimate.selection.learnt import forgot, learnt
+from acclimate.selection.search_space import LR, Search, changed, default_search, present
 from acclimate.selection.see import see
-from acclimate.settings import Settings
 
 SCHEMA = 1
-JOURNAL, DOCUMENT, BEST = "study.journal", "tune.json", "best"
-LR = "lr"
-TIMES = 10.0  # what is searched by default reaches from a tenth of a value to ten times of it
+JOURNAL, BEST = "study.journal", "best"
 STARTUP = 5  # trials at random before the sampler learns from them
-DIGITS = 3  # of a drawn value, so that it can be typed
 OF_SOURCE = {"zs", "fs", "ys", "image_s", "fs_train", "masks_s"}  # what a score sees of the source
 HELD_OUT = {"zs", "fs", "ys", "image_s"}  # of source images that training has not seen
 LOOKED_AT = 16  # images of a domain that its fingerprint reads
-
-
-@dataclasses.dataclass(frozen=True)
-class Range:
-    """From ``low`` to ``high``, both included; whole numbers only, or evenly in the logarithm."""
-
-    low: float
-    high: float
-    log: bool = False
-    whole: bool = False
-
-    def __contains__(self, value: Any) -> bool:
-        return isinstance(value, int | float) and self.low <= value <= self.high
-
-    def __str__(self) -> str:
-        return f"{self.low:g} to {self.high:g}" + (" (log)" if self.log else "")
-
-    def recorded(self, value: Any) -> Any:
-        """How the journal holds a value."""
-        return value
-
-    def suggested(self, trial: Any, name: str) -> float:
-        """A value for a trial of optuna."""
-        if self.whole:
-            return trial.suggest_int(name, int(self.low), int(self.high), log=self.log)
-        value = float(f"{trial.suggest_float(name, self.low, self.high, log=self.log):.{DIGITS}g}")
-        return min(max(value, self.low), self.high)
-
-
-@dataclasses.dataclass(frozen=True)
-class Choice:
-    """One of some values, as JSON."""
-
-    values: tuple[Any, ...]
-
-    def __contains__(self, value: Any) -> bool:
-        return self.recorded(value) in map(self.recorded, self.values)
-
-    def __str__(self) -> str:
-        return " or ".join(map(str, self.values))
-
-    def recorded(self, value: Any) -> str:
-        """How the journal holds a value: as text, because it takes no lists."""
-        return json.dumps(value)
-
-    def suggested(self, trial: Any, name: str) -> Any:
-        """A value for a trial of optuna."""
-        return json.loads(trial.suggest_categorical(name, [self.recorded(value) for value in self.values]))
-
-
-Dimension = Range | Choice
-Search = Mapping[str, Dimension]
-"""``lr``, ``METHOD.KEY`` or ``plan.KEY`` -> what is tried."""
-
-
-# -- what is searched -------------------------------------------------------------------------------------------------
-
-
-def read_search(texts: Mapping[str, str], experiment: Experiment) -> dict[str, Dimension]:
-    """``{"lr": "1e-4:1e-1:log", "plan.steps": "500,1000"}`` for the one method of an experiment.
-
-    Raises :class:`UsageError` for a setting that does not exist, or for values that it does not take.
-    """
-    return {name: _read(name, text, experiment) for name, text in texts.items()}
-
-
-def default_search(experiment: Experiment) -> dict[str, Dimension]:
-    """The method's learning rate and those of its settings that are weights of a term: a tenth to ten times of what they are.
-
-    A weight is a number above 0 whose name is ``weight`` or ends with it.
-    """
-    method = experiment.methods[0]
-    fields = find(method).Settings.model_fields
-    weights = [name for name, field in fields.items() if float in _types(field.annotation) and name.endswith("weight")]
-    found: dict[str, Dimension] = {}
-    for name in (LR, *(f"{method}.{name}" for name in weights)):
-        value = present(experiment, name)
-        if value is None or value <= 0:
-            continue
-        kind, setting = _owner(name, experiment)
-        high = value * TIMES if _taken(kind, setting, value * TIMES) else value
-        found[name] = Range(value / TIMES, high, log=True)
-    return found
-
-
-def present(experiment: Experiment, name: str) -> Any:
-    """What a setting is without a sweep, as JSON."""
-    kind, setting = _owner(name, experiment)
-    given: Settings
-    if name == LR:
-        given = _optimiser(experiment)
-    elif kind is Plan:
-        given = experiment.plan.replace(**experiment.plans.get(experiment.methods[0], {}))
-    else:
-        given = kind(**experiment.settings.get(experiment.methods[0], {}))
-    return given.model_dump(mode="json")[setting]
-
-
-def changed(experiment: Experiment, values: Mapping[str, Any]) -> Experiment:
-    """The experiment with other settings of its one method, and of the plan for this method alone."""
-    method = experiment.methods[0]
-    plan = dict(experiment.plans.get(method, {}))
-    settings = dict(experiment.settings.get(method, {}))
-    for name, value in values.items():
-        owner, _, setting = name.rpartition(".")
-        if name == LR:
-            plan["optimiser"] = _optimiser(experiment).replace(lr=value).model_dump(mode="json")
-        else:
-            (plan if owner == "plan" else settings)[setting] = value
-    return experiment.replace(
-        plans={**experiment.plans, method: plan}, settings={**experiment.settings, method: settings}
-    )
-
-
-def _optimiser(experiment: Experiment) -> Optimiser:
-    """With which the experiment's one method learns."""
-    method = experiment.methods[0]
-    plan: Plan = experiment.plan.replace(**experiment.plans.get(method, {}))
-    return plan.optimiser or find(method).optimiser
-
-
-def _owner(name: str, experiment: Experiment) -> tuple[type[Settings], str]:
-    """Whose setting a name is. Raises :class:`UsageError` for an unknown one, which names the nearest."""
-    method = experiment.methods[0]
-    owners: dict[str, type[Settings]] = {method: find(method).Settings, "plan": Plan}
-    known = [LR, *(f"{owner}.{setting}" for owner, kind in owners.items() for setting in kind.model_fields)]
-    if name == LR:
-        return Optimiser, LR
-    if name == "plan.seed":
-        raise UsageError("--search plan.seed: a seed is chance, and choosing one is choosing luck; leave it out")
-    if name not in known:
-        same = [each for each in known if each.partition(".")[2] == name]
-        near = f"; did you mean {same[0]!r}?" if same else nearest(name, known)
-        every = "" if near else f" (known: {', '.join(sorted(known))})"
-        raise UsageError(f"--search {name}: {method} has no such setting{near}{every}")
-    owner, _, setting = name.rpartition(".")
-    return owners[owner], setting
-
-
-def _read(name: str, text: str, experiment: Experiment) -> Dimension:
-    kind, setting = _owner(name, experiment)
-    typed = f"--search {name}={text}"
-    parts = text.split(":")
-    if len(parts) in (2, 3) and all(map(_is_number, parts[:2])):
-        return _read_range(typed, kind, setting, parts)
-    try:
-        values = json.loads(f"[{text}]")
-    except ValueError:
-        values = text.split(",")
-    values = [_checked(typed, kind, setting, value) for value in values]
-    if len(set(map(json.dumps, values))) < 2:
-        raise UsageError(f"{typed}: write LOW:HIGH, LOW:HIGH:log, or at least two values, such as 1,2")
-    return Choice(tuple(values))
-
-
-def _read_range(typed: str, kind: type[Settings], setting: str, parts: Sequence[str]) -> Range:
-    low, high = map(float, parts[:2])
-    if parts[2:] not in ([], ["log"]):
-        raise UsageError(f"{typed}: write LOW:HIGH or LOW:HIGH:log")
-    log = parts[2:] == ["log"]
-    if not low < high:
-        raise UsageError(f"{typed}: the first must be below the second")
-    if log and low <= 0:
-        raise UsageError(f"{typed}: a logarithm needs numbers above 0")
-    kinds = _types(kind.model_fields[setting].annotation)
-    if not kinds & {int, float}:
-        raise UsageError(f"{typed}: {setting} is no number; write its values, such as {setting}=A,B")
-    whole = float not in kinds
-    if whole and (low % 1 or high % 1):
-        raise UsageError(f"{typed}: {setting} takes whole numbers")
-    for end in (low, high):
-        _checked(typed, kind, setting, int(end) if whole else end)
-    return Range(low, high, log, whole)
-
-
-def _checked(typed: str, kind: type[Settings], setting: str, value: Any) -> Any:
-    """The value as the setting takes it, as JSON."""
-    is_tuple = typing.get_origin(kind.model_fields[setting].annotation) is tuple
-    try:
-        made = kind(**{setting: [value] if is_tuple and not isinstance(value, list) else value})
-    except UsageError as error:
-        if not isinstance(error.__cause__, pydantic.ValidationError):
-            raise
-        wrong = error.__cause__.errors()[0]["msg"].replace("Input should be", "must be").partition(", unable")[0]
-        raise UsageError(f"{typed}: {value} {wrong}") from error
-    return made.model_dump(mode="json")[setting]
-
-
-def _taken(kind: type[Settings], setting: str, value: Any) -> bool:
-    try:
-        kind(**{setting: value})
-    except UsageError:
-        return False
-    return True
-
-
-def _types(annotation: Any) -> set[Any]:
-    """``float | None`` as a set."""
-    return {annotation, *typing.get_args(annotation)} if typing.get_origin(annotation) is not tuple else {annotation}
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
-
-
-# -- the sweep --------------------------------------------------------------------------------------------------------
+SCORING = (*PARTS, "acclimate.distances.", "acclimate.engine.seeing", "acclimate.selection.")  # what scores are made of
 
 
 def tune(
@@ -400,10 +189,7 @@ def _check_score(score: Score, task: tasks.Task, domains: Domains) -> None:
 def _check_search(search: Search, shared: _Shared) -> None:
     """Raise :class:`UsageError` where nothing is left to search, or where a learning rate would do nothing."""
     method = shared.experiment.methods[0]
-    with torch.random.fork_rng(devices=[]):
-        settings = shared.experiment.settings.get(method, {})
-        made = find(method)(copy.deepcopy(shared.fresh), shared.task, shared.experiment.plan, **settings)
-    trains = any(isinstance(stage, Train) for stage in made.stages())
+    trains = any(isinstance(stage, Train) for stage in _made(shared, shared.experiment).stages())
     if not search or (not trains and set(search) == {LR}):
         raise UsageError(
             f"{method} has no learning rate and no weight to search; name what to try, such as "
@@ -413,11 +199,23 @@ def _check_search(search: Search, shared: _Shared) -> None:
         raise UsageError(f"{method} trains nothing, so lr has no meaning; leave out --search lr")
 
 
+def _made(shared: _Shared, experiment: Experiment) -> Method:
+    """The experiment's method. Raises :class:`_Unfit` where its settings do not go together."""
+    name = experiment.methods[0]
+    try:
+        plan = experiment.plan.replace(**experiment.plans.get(name, {}))
+        with torch.random.fork_rng(devices=[]):
+            return find(name)(copy.deepcopy(shared.fresh), shared.task, plan, **experiment.settings.get(name, {}))
+    except UsageError as error:
+        raise _Unfit(str(error)) from error
+
+
 def _question(shared: _Shared, search: Search) -> dict[str, Any]:
     """All that must be equal for a sweep to be the same sweep; the number of trials is not of it."""
-    files = {
-        path for name in (BASELINE, *shared.experiment.methods) for path in code_files(find(name))
-    }  # source-only too: trials may start from it
+    scoring = [sys.modules[function.__module__] for function in (shared.score.function, see, learnt)]
+    files = set(files_of(scoring, SCORING))
+    for name in (BASELINE, *shared.experiment.methods):  # source-only too: trials may start from it
+        files.update(code_files(find(name)))
     asked = {
         "experiment": shared.experiment.model_dump(mode="json"),
         "score": shared.score.name,
@@ -428,7 +226,7 @@ def _question(shared: _Shared, search: Search) -> dict[str, Any]:
             for name, domain in vars(shared.domains).items()
             if domain is not None
         },
-        "code": {path.name: code_hash(path) for path in sorted(files)},
+        "code": {f"{path.parent.name}/{path.name}": code_hash(path) for path in sorted(files)},
     }
     return json.loads(json.dumps(asked))
 
@@ -483,16 +281,15 @@ class _Tuning:
         method = experiment.methods[0]
         values = {name: present(experiment, name) for name in self.search}
         if number > 0:
-            values = {name: dimension.suggested(trial, name) for name, dimension in self.search.items()}
+            values = {name: self._drawn(trial, name) for name in self.search}
             experiment = changed(experiment, values)
         elif self._holds_defaults():
-            for name, dimension in self.search.items():
-                dimension.suggested(trial, name)
+            for name in self.search:
+                self._drawn(trial, name)
         trial.set_user_attr("settings", values)
         place = self.folder / folder_of(number)
         try:
-            with _combined():
-                find(method).Settings(**experiment.settings.get(method, {}))
+            _made(self.shared, experiment)
             _, facts = self._trained(method, experiment, place, f"{method}, trial {number}")
         except (NumericError, _Unfit) as error:
             self._failed(trial, str(error))
@@ -505,15 +302,16 @@ class _Tuning:
             else:
                 self.study.tell(trial, self.shared.score.gain(facts["score"]))
         _tidy(place)
-        document = self.write()
-        if document["best"] == number:
-            self._keep_best(place)
-        return document["trials"][number]
+        return self.write()["trials"][number]
+
+    def _drawn(self, trial: Any, name: str) -> Any:
+        """A value for a setting; the one that was drawn before an interruption, if there is one."""
+        seed = key(self.shared.experiment.plan.seed, "tune", trial.number, name) % 2**32
+        # One sampler for each draw: a sampler that began anew after an interruption would repeat its first draws.
+        self.study.sampler = self.optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP)
+        return self.search[name].suggested(trial, name)
 
     def _begun(self, number: int) -> Any:
-        seed = key(self.shared.experiment.plan.seed, "tune", number) % 2**32
-        # One sampler for each trial: a sampler that began anew after an interruption would repeat its first draws.
-        self.study.sampler = self.optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP)
         found = self.study.get_trials(deepcopy=False)
         if number < len(found) and found[number].state == self.optuna.trial.TrialState.RUNNING:
             return self.optuna.trial.Trial(self.study, found[number]._trial_id)
@@ -574,13 +372,16 @@ class _Tuning:
         }
 
     def _keep_best(self, place: Path) -> None:
-        best = self.folder / BEST
+        """Make ``best`` a copy of the model at ``place``, unless it is one already or somebody has deleted that model."""
+        best, names = self.folder / BEST, ["model.safetensors", "model.json"]
+        if not (place / "model.json").exists() or filecmp.cmpfiles(place, best, names, shallow=False)[0] == names:
+            return
         (best / "model.json").unlink(missing_ok=True)  # so that weights and settings are never of two trials
-        write_bytes(best / "model.safetensors", (place / "model.safetensors").read_bytes())
-        write_json(best / "model.json", read_json(place / "model.json"))
+        for name in names:
+            write_bytes(best / name, (place / name).read_bytes())
 
     def write(self) -> dict[str, Any]:
-        """``tune.json``, which says what the journal says."""
+        """Make ``best`` and ``tune.json`` what the journal says: a kill may have left older ones."""
         states = self.optuna.trial.TrialState
         names = {states.COMPLETE: "finished", states.PRUNED: "failed", states.RUNNING: "begun"}
         score, shared = self.shared.score, self.shared
@@ -609,7 +410,9 @@ class _Tuning:
             "trials": entries,
         }
         document["best"] = next((entry["number"] for entry in ranking(document)), None)
-        write_json(self.folder / DOCUMENT, document)
+        if document["best"] is not None:
+            self._keep_best(self.folder / folder_of(document["best"]))
+        write_json(self.folder / SWEEP, document)
         return document
 
 
@@ -621,16 +424,7 @@ def ranking(document: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 class _Unfit(UsageError):
-    """Settings that do not go together."""
-
-
-@contextlib.contextmanager
-def _combined() -> Iterator[None]:
-    """Values that are allowed one by one may not go together, which ends a trial and not the sweep."""
-    try:
-        yield
-    except UsageError as error:
-        raise _Unfit(str(error)) from error
+    """Values that are allowed one by one and do not go together, which ends a trial and not the sweep."""
 
 
 def folder_of(number: int) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,9 +24,10 @@ from acclimate.engine.adapt import adapt, default_device
 from acclimate.engine.code import code_files, code_hash
 from acclimate.engine.evaluate import evaluate
 from acclimate.engine.model import Model
-from acclimate.errors import Interrupted, UsageError, unknown
+from acclimate.errors import Interrupted, NumericError, UsageError, unknown
 from acclimate.experiment import BASELINE, Listener, score_facts
 from acclimate.files import read_json, sha256, write_json
+from acclimate.methods import Method
 from acclimate.methods.fine_tune import FineTune
 from acclimate.plan import Plan
 from acclimate.random import key
@@ -78,8 +80,8 @@ class Cells:
     dropped: list[int]
     missing: list[str]  # classes without an image to draw; classification only
     adapted: str | None  # the method that stands for adaptation without labels
-    lines: dict[str, dict[str, Any]]  # by player: its score without labels
-    runs: dict[tuple[str, int, int], dict[str, Any]]  # by start, k and draw
+    lines: dict[str, dict[str, Any]]  # by player: its score without labels, and that of its network alone
+    runs: dict[tuple[str, int, int], dict[str, Any]]  # by start, k and draw; without a score where training diverged
     kept: dict[str, Any]
     seconds: float
 
@@ -87,6 +89,11 @@ class Cells:
     def starts(self) -> list[str]:
         """The players that were fine-tuned."""
         return list(dict.fromkeys(start for start, _, _ in self.runs))
+
+    @property
+    def failed(self) -> list[str]:
+        """Why trainings diverged, one text for each."""
+        return [cell["why"] for cell in (*self.runs.values(), self.kept) if "why" in cell]
 
 
 def images(labelled: Domain, test: Domain | None, held_out: float = 0.5) -> Images:
@@ -177,6 +184,8 @@ def measure(
         listener: hears of each training.
         force: measure again what was measured with other settings, images or code.
 
+    A training that diverges is a cell without a score, and the others go on.
+
     Raises :class:`UsageError` for a start that is no player, if nothing can be drawn, or if ``folder`` holds another
     study; :class:`Interrupted` after a signal: what is finished is kept.
     """
@@ -193,9 +202,10 @@ def measure(
             f"fewer, such as --k {_fewer(len(given.pool))}, or give the images to score with --test"
         )
     facts = study.model_dump(mode="json", exclude={"counts", "draws"})  # a longer list keeps what is there
-    facts |= {"labelled": fingerprint(given.everything), "test": fingerprint(given.test)}
+    device = torch.device(device) if device is not None else default_device()
+    facts |= {"labelled": fingerprint(given.everything), "test": fingerprint(given.test), "device": device.type}
     cells = CellFolder(folder, facts, code(), f"{key(facts, code()):016x}", listener, force)
-    bench = _Bench(study, cells, players, given, torch.device(device) if device is not None else default_device())
+    bench = _Bench(study, cells, players, given, device)
     cells.total = len(players) + len(chosen) * len(counts) * study.draws + 1
     lines, runs = {}, {}
     try:
@@ -240,8 +250,13 @@ def code() -> str:
 
 
 def fingerprint(domain: Domain) -> str:
-    """Changes with the names of the images and, of classification, with their labels."""
-    return f"{key(domain.name, list(domain.names), domain.classes, _class_labels(domain)):016x}"
+    """Changes with the names, the classes, and every pixel and label."""
+    digest = hashlib.blake2b(repr((domain.name, list(domain.names), domain.classes)).encode(), digest_size=8)
+    for i in range(len(domain)):
+        for part in (domain.images[i], None if domain.labels is None else domain.labels[i]):
+            array = np.asarray(part)
+            digest.update(repr((array.shape, array.dtype.str)).encode() + array.tobytes())
+    return digest.hexdigest()
 
 
 class _Bench:
@@ -260,43 +275,59 @@ class _Bench:
         return self._models[name]
 
     def line(self, name: str) -> dict[str, Any]:
-        """A player as it is, with a bootstrap interval."""
-        return self.cells.cell(
-            f"cells/{self._places[name]}/0",
-            f"{name}, no label",
-            lambda: {"score": score_facts(evaluate(self.model(name), self.given.test))},
-        )
+        """A player as it is, with a bootstrap interval; ``net``: its network alone, from which fine-tuning begins."""
+
+        def make() -> dict[str, Any]:
+            model = self.model(name)
+            score = net = score_facts(evaluate(model, self.given.test))
+            if type(model.method).predict is not Method.predict:
+                alone = FineTune(model.method.net, model.method.task, Plan())
+                net = score_facts(evaluate(dataclasses.replace(model, method=alone), self.given.test, resamples=0))
+            return {"score": score, "net": net}
+
+        return self.cells.cell(f"cells/{self._places[name]}/0", f"{name}, no label", make)
 
     def run(self, start: str, k: int, draw: int) -> dict[str, Any]:
         """One training on k images."""
 
+        called = f"{start}, {k} labels, draw {draw + 1}"
+
         def make() -> dict[str, Any]:
             drawn = self.given.pool.subset(order(self.given.pool, draw)[:k])
-            tuned = self.tuned(start, drawn, draw)
-            score = score_facts(evaluate(tuned, self.given.test, resamples=0))
-            return {"score": score, "images": list(drawn.names)}
+            facts = {"images": list(drawn.names)}
+            try:
+                tuned = self.tuned(start, drawn, draw)
+            except NumericError as error:
+                return facts | {"score": None, "why": _diverged(called, error)}
+            return facts | {"score": score_facts(evaluate(tuned, self.given.test, resamples=0))}
 
-        return self.cells.cell(f"cells/{self._places[start]}/{k}-{draw}", f"{start}, {k} labels, draw {draw + 1}", make)
+        return self.cells.cell(f"cells/{self._places[start]}/{k}-{draw}", called, make)
 
     def keep(self, start: str) -> dict[str, Any]:
         """The model to take away: trained on all labelled images. Its score is known only where test images were given."""
         place = self.cells.folder / "model"
-        of = {"start": start, "from": self._places[start], "labelled": fingerprint(self.given.everything)}
+        of = {"start": start, "from": self._places[start]}
         told = self.cells.folder / "kept.json"
         whole = (place / "model.json").exists() and told.exists()
         if not whole or read_json(told).get("of") != of or read_json(told).get("settings") != self.cells.identity:
             told.unlink(missing_ok=True)
+        called = f"{start}, all {len(self.given.everything)} labels"
 
         def make() -> dict[str, Any]:
-            tuned = self.tuned(start, self.given.everything, 0)
+            facts = {"of": of, "images": len(self.given.everything)}
+            (place / "model.json").unlink(missing_ok=True)  # of another start: it is not what is kept now
+            try:
+                tuned = self.tuned(start, self.given.everything, 0)
+            except NumericError as error:
+                return facts | {"score": None, "why": _diverged(called, error)}
             tuned.save(place)
-            score = score_facts(evaluate(tuned, self.given.test)) if self.given.given else None
-            return {"of": of, "folder": str(place), "images": len(self.given.everything), "score": score}
+            return facts | {"score": score_facts(evaluate(tuned, self.given.test)) if self.given.given else None}
 
-        return self.cells.cell("kept", f"{start}, all {len(self.given.everything)} labels", make)
+        return self.cells.cell("kept", called, make) | {"folder": str(place)}  # which may be moved
 
     def tuned(self, start: str, labelled: Domain, seed: int) -> Model:
-        """The network of a start after its steps on ``labelled``; it goes on predicting as the start does."""
+        """The network of a start after its steps on ``labelled``. It alone predicts, under the start's ``inference``: what
+        else a method predicts with, such as MCD's second head, is not there any more."""
         model, study = self.model(start), self.study
         task = model.method.task
         batch = study.batch or BATCH[task.name]
@@ -318,6 +349,11 @@ class _Bench:
         return dataclasses.replace(done.model, inference=model.inference)
 
 
+def _diverged(called: str, error: NumericError) -> str:
+    """What became non-finite, without the engine's advice, which names options that are not here."""
+    return f"{called}: {str(error).partition('. ')[0]}; choose a lower --lr, with another --out."
+
+
 def summary(cells: Cells) -> dict[str, Any]:
     """What ``fine-tune.json`` holds, apart from the words: scores of all draws, their mean and sample deviation."""
     return {
@@ -332,7 +368,11 @@ def summary(cells: Cells) -> dict[str, Any]:
         "classes without a labelled image": cells.missing,
         "adapted": cells.adapted,
         "without labels": {
-            name: {what: cell["score"][what] for what in ("value", "interval")} for name, cell in cells.lines.items()
+            name: {
+                **{what: cell["score"][what] for what in ("value", "interval")},
+                "network alone": cell["net"]["value"],
+            }
+            for name, cell in cells.lines.items()
         },
         "fine-tuned": {
             start: [
@@ -350,13 +390,20 @@ def summary(cells: Cells) -> dict[str, Any]:
             if cells.kept["score"] is None
             else {what: cells.kept["score"][what] for what in ("value", "interval")},
         },
+        "failed": cells.failed,
         "minutes": cells.seconds / 60,
     }
 
 
 def values(cells: Cells, start: str, k: int) -> list[float]:
-    """Scores by draw."""
-    return [cells.runs[start, k, draw]["score"]["value"] for draw in range(cells.study.draws)]
+    """Scores of the draws whose training did not diverge."""
+    return list(by_draw(cells, start, k).values())
+
+
+def by_draw(cells: Cells, start: str, k: int) -> dict[int, float]:
+    """The same by number of the draw."""
+    found = {draw: cells.runs[start, k, draw]["score"] for draw in range(cells.study.draws)}
+    return {draw: score["value"] for draw, score in found.items() if score is not None}
 
 
 def mean(found: Sequence[float]) -> float:

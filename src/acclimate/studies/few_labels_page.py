@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ from acclimate.experiment import BASELINE
 from acclimate.report.compose import minutes, percent, points
 from acclimate.report.document import Cell, Document, Figure, Section, Table, picture, write_document
 from acclimate.studies.bn_figures import ADAPTED, SOURCE, TARGET, Drawn, drawing, plain
-from acclimate.studies.few_labels import Cells, beats_from, deviation, mean, values
+from acclimate.studies.few_labels import Cells, beats_from, by_draw, deviation, mean, values
 
 COLOURS = (SOURCE, ADAPTED, TARGET, "#cc79a7", "#6b7280", "#e69f00")
+ERRORS, LEAST = 2, 0.005  # a difference is clear beyond two standard errors over draws, from half a point on
 
 
 def write_page(cells: Cells, folder: Path, command: str, following: str | None = None) -> tuple[Path, Document]:
@@ -47,13 +49,29 @@ def line(cells: Cells, name: str) -> float:
     return cells.lines[name]["score"]["value"]
 
 
-def means(cells: Cells, start: str) -> list[float]:
-    """Over draws, by k."""
-    return [mean(values(cells, start, k)) for k in cells.counts]
+def zero(cells: Cells, start: str) -> float:
+    """Where the curve of a start begins: its network alone, which is what fine-tuning trains and what predicts afterwards."""
+    return cells.lines[start]["net"]["value"]
+
+
+def means(cells: Cells, start: str) -> dict[int, float]:
+    """Over draws, by k; without a k whose trainings all diverged."""
+    return {k: mean(found) for k in cells.counts if (found := values(cells, start, k))}
+
+
+def clear(differences: Sequence[float]) -> int:
+    """1 or -1 where the mean over draws is clearly above or below 0, else 0; nothing is clear of one draw."""
+    around = deviation(differences)
+    if around is None:
+        return 0
+    middle, error = mean(differences), around / math.sqrt(len(differences))
+    return (1 if middle > 0 else -1) if abs(middle) >= max(ERRORS * error, LEAST) else 0
 
 
 def spread(found: Sequence[float]) -> str:
-    """``63.5 ± 1.6``; without a deviation for one value."""
+    """``63.5 ± 1.6``; without a deviation for one value, blank for none."""
+    if not found:
+        return ""
     around = deviation(found)
     return percent(mean(found)) + ("" if around is None else f" ± {percent(around)}")
 
@@ -62,24 +80,18 @@ def spread(found: Sequence[float]) -> str:
 
 
 def verdict(cells: Cells) -> str:
-    """From how many labels on fine-tuning beats adaptation, and whether adapting first helps."""
+    """From how many labels on fine-tuning beats adaptation, whether adapting first helps, and where labels harm."""
     first = BASELINE if BASELINE in cells.starts else cells.starts[0]
     adapted = cells.adapted
     said = [without_labels(cells)]
     if adapted is None or adapted == first:
         said.append(f"Fine-tuning {first} {_beats(cells, first, first, 'that')}.")
-        return " ".join(said)
-    said.append(f"Fine-tuning {first} on labelled images {_beats(cells, first, adapted, adapted)}.")
-    if adapted in cells.starts:
-        said.append(adapting_first(cells, first, adapted))
-        harmed = [k for k, value in zip(cells.counts, means(cells, adapted)) if value < line(cells, adapted)]
-        if harmed:
-            k = harmed[0]
-            lost = mean(values(cells, adapted, k)) - line(cells, adapted)
-            said.append(
-                f"Fine-tuning the adapted model can also harm: with {_labels(k)} it changes by {points(lost)} points."
-            )
-    return " ".join(said)
+    else:
+        said.append(f"Fine-tuning {first} on labelled images {_beats(cells, first, adapted, adapted)}.")
+        if adapted in cells.starts:
+            said.append(adapting_first(cells, first, adapted))
+    said += [harm(cells, start) for start in cells.starts]
+    return " ".join(filter(None, said))
 
 
 def without_labels(cells: Cells) -> str:
@@ -90,44 +102,55 @@ def without_labels(cells: Cells) -> str:
 
 
 def _beats(cells: Cells, start: str, opponent: str, called: str) -> str:
-    found, most = means(cells, start), cells.counts[-1]
-    since = beats_from(cells.counts, found, line(cells, opponent))
+    found = means(cells, start)
+    if not found:
+        return "diverged with every number that was tried"
+    counts, reached = list(found), list(found.values())
+    most, last = counts[-1], percent(reached[-1])
+    since = beats_from(counts, reached, line(cells, opponent))
     if since is None:
-        return f"does not beat {called} with up to {_labels(most)} ({percent(found[-1])} %)"
-    interval = cells.lines[opponent]["score"]["interval"]
-    clear = None if interval is None else beats_from(cells.counts, found, interval[1])
-    sure = "" if interval is None else "; never beyond its 95 % interval"
-    if clear is not None:
-        sure = f", beyond its 95 % interval from {clear} on" if clear != since else ", beyond its 95 % interval"
-    return f"beats {called} from {_labels(since)} on{sure} ({percent(found[-1])} % with {most})"
+        return f"does not beat {called} with up to {_labels(most)} ({last} %)"
+    beyond = beats_from(counts, reached, cells.lines[opponent]["score"]["interval"][1])
+    sure = "; never beyond its 95 % interval"
+    if beyond is not None:
+        sure = ", beyond its 95 % interval" + ("" if beyond == since else f" from {beyond} on")
+    return f"beats {called} from {_labels(since)} on{sure} ({last} % with {most})"
 
 
 def adapting_first(cells: Cells, first: str, adapted: str) -> str:
     """Whether fine-tuning is better begun from the adapted model: the draws are the same for both."""
-    pairs = {
-        k: [a - b for a, b in zip(values(cells, adapted, k), values(cells, first, k), strict=True)]
-        for k in cells.counts
-    }
-    gains = {k: mean(found) for k, found in pairs.items()}
-    helped = [k for k in cells.counts if gains[k] > 0]
-    if len(helped) == len(cells.counts):
-        answer = "helps with every number of labels that was tried"
-    elif not helped:
-        answer = "does not help with any number of labels that was tried"
-    elif helped == cells.counts[: len(helped)]:
-        answer = f"helps with up to {_labels(helped[-1])}, not with more"
-    else:
-        answer = f"helps with {', '.join(map(str, helped))} labelled images, not with the other numbers"
-    ends = dict.fromkeys((cells.counts[0], cells.counts[-1]))
-    listed = ", ".join(f"{points(gains[k])} points with {k}" for k in ends)
-    every = [gain for found in pairs.values() for gain in found]
+    gains = {}
+    for k in cells.counts:
+        theirs, ours = by_draw(cells, adapted, k), by_draw(cells, first, k)
+        if both := [theirs[draw] - ours[draw] for draw in theirs if draw in ours]:
+            gains[k] = both
+    if not gains:
+        return ""
+    answers = []
+    for sign, what in ((1, "helps"), (-1, "harms"), (0, "makes no clear difference")):
+        some = [k for k, found in gains.items() if clear(found) == sign]
+        if some:
+            answers.append(f"{what} with {_labels(*some) if len(some) < len(gains) else 'any number that was tried'}")
+    listed = ", ".join(f"{points(mean(gains[k]))} points with {k}" for k in dict.fromkeys((min(gains), max(gains))))
+    every = [gain for found in gains.values() for gain in found]
     return (
-        f"Adapting first {answer} ({listed}; better in {sum(g > 0 for g in every)} of {len(every)} pairs of trainings)."
+        f"Adapting first {', '.join(answers)} ({listed}; better in {sum(g > 0 for g in every)} of {len(every)} pairs of "
+        "trainings)."
     )
 
 
-def _labels(k: int) -> str:
-    return f"{k} labelled image" + ("" if k == 1 else "s")
+def harm(cells: Cells, start: str) -> str:
+    """With how many labels a start becomes clearly worse than it was; empty where it never does."""
+    level = zero(cells, start)
+    lost = {k: value - level for k, value in means(cells, start).items()}
+    worse = [k for k in lost if clear([value - level for value in values(cells, start, k)]) < 0]
+    if not worse:
+        return ""
+    return f"Fine-tuning harms {start} with {_labels(*worse)} ({', '.join(points(lost[k]) for k in worse)} points)."
+
+
+def _labels(*counts: int) -> str:
+    return f"{', '.join(map(str, counts))} labelled image" + ("" if counts == (1,) else "s")
 
 
 def warnings(cells: Cells) -> list[str]:
@@ -139,7 +162,17 @@ def warnings(cells: Cells) -> list[str]:
     if cells.missing:
         listed = ", ".join(cells.missing[:6]) + (", ..." if len(cells.missing) > 6 else "")
         said.append(f"No labelled image shows {listed}: fine-tuning may forget what is not shown to it.")
-    return said
+    if cells.study.draws == 1:
+        said.append(
+            "One draw of labelled images: another may say otherwise, and no difference is clear. Use --draws 3."
+        )
+    for start in cells.starts:
+        if zero(cells, start) != line(cells, start):
+            said.append(
+                f"{start} predicts with more than the network that is fine-tuned, which alone reaches "
+                f"{percent(zero(cells, start))} %: its curve begins there."
+            )
+    return said + [f"Diverged, so left blank: {why}" for why in cells.failed]
 
 
 def setting(cells: Cells) -> str:
@@ -160,6 +193,8 @@ def setting(cells: Cells) -> str:
 def kept_text(cells: Cells) -> str:
     """Where the model is, and what is known of it."""
     kept = cells.kept
+    if "why" in kept:
+        return f"There is none: {kept['why']}"
     text = (
         f"{kept['folder']}: {kept['of']['start']}, fine-tuned on all {kept['images']} labelled images, those held out above "
         "included. "
@@ -186,6 +221,7 @@ def notes(cells: Cells) -> list[str]:
     )
     return [
         "± is the sample deviation over draws; intervals are bootstrapped over the scored images, 95 %.",
+        f"A difference helps, harms or is clear from {ERRORS} standard errors over draws on, and from {points(LEAST)[1:]} points.",
         "No score chose anything: the number of steps is fixed, and which model is kept was said beforehand.",
         "An adapted model may have seen the scored images without their labels, if they were its target.",
         *drawn,
@@ -197,7 +233,7 @@ def notes(cells: Cells) -> list[str]:
 
 def curve_rows(cells: Cells) -> list[list[str]]:
     """k, then each start's mean ± deviation, as text."""
-    none = ["0", *(percent(line(cells, start)) for start in cells.starts)]
+    none = ["0", *(percent(zero(cells, start)) for start in cells.starts)]
     return [none, *([str(k), *(spread(values(cells, start, k)) for start in cells.starts)] for k in cells.counts)]
 
 
@@ -206,7 +242,7 @@ def curve_table(cells: Cells) -> Table:
     rows: list[list[Cell]] = [list(row) for row in curve_rows(cells)]
     return Table(
         caption=f"{cells.primary} in per cent, mean ± deviation over {cells.study.draws} draws, by the model that is "
-        "fine-tuned; 0: as it was.",
+        "fine-tuned; 0: its network as it was.",
         header=["labelled images", *cells.starts],
         rows=rows,
     )
@@ -239,8 +275,8 @@ def chart(cells: Cells) -> Drawn:
         axes.axhspan(100 * low, 100 * high, color=colours[name], alpha=0.08, lw=0)
         data["without labels"][name] = {"value": level, "interval": [low, high]}
     for start in cells.starts:
-        found = [[line(cells, start)], *(values(cells, start, k) for k in cells.counts)]
-        middle = [100 * mean(some) for some in found]
+        found = [[zero(cells, start)], *(values(cells, start, k) for k in cells.counts)]
+        middle = [100 * mean(some) if some else math.nan for some in found]
         around = [100 * (deviation(some) or 0.0) for some in found]
         axes.errorbar(
             places,
