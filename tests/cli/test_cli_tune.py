@@ -71,7 +71,9 @@ def test_it_ends_with_the_adapt_that_gives_the_best_trial_again(swept, call, pla
     found = json.loads((out / "tune.json").read_text())
     best = found["trials"][found["best"]]
     (line,) = (line for line in answer.err.splitlines() if line.startswith("or:   acclimate adapt"))
-    again = shlex.split(line)[2:]
+    *again, flag, folder = shlex.split(line)[2:]
+    assert flag == "--out"
+    assert folder.endswith("-tuned")  # not where an earlier adapt lies
     assert not {"--trials", "--score", "--search", "--out"} & set(again)
     assert again.count("--set") == 2  # dann.weight=0.1 is replaced
     assert f"dann.weight={best['settings']['dann.weight']:g}" in again
@@ -119,7 +121,7 @@ def test_what_is_searched_replaces_its_own_option_in_what_is_suggested(call, pla
     assert "1 trials of dann by information-maximisation (high is better): plan.steps 5 or 6" in answer.err
     (line,) = (line for line in answer.err.splitlines() if line.startswith("or:   acclimate adapt"))
     assert "--steps" not in line
-    assert line.endswith("--set dann.hidden=20 --set plan.steps=5")
+    assert line.partition(" --out")[0].endswith("--set dann.hidden=20 --set plan.steps=5")
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,9 @@ from acclimate.runs import Candidate
 def test_each_player_is_held_against_the_source_only_of_its_own_run_and_seed(both):
     report, html = both
     assert [player.label for player in report.players] == [
-        *("one/source-only", "one/AdaBN", "trained-on-target"),
-        *("two/source-only", "two/AdaBN", "DANN"),
-        *("toy/source-only", "dann-wide"),
+        *("one/source-only", "one/AdaBN", "one/trained-on-target"),
+        *("two/source-only", "two/AdaBN", "two/DANN"),
+        *("toy/source-only", "toy/dann-wide"),
     ]
     assert [player.seeds for player in report.players] == [[0, 1]] * 3 + [[0]] * 5
     assert [player.role for player in report.players if player.role != "method"] == [
@@ -34,14 +34,14 @@ def test_each_player_is_held_against_the_source_only_of_its_own_run_and_seed(bot
     assert adabn.difference.values == pytest.approx([0.25 - 0.2, 0.5 - 0.3])
     assert adabn.baseline == "one/source-only"
     assert report.player("two/adabn").difference.values == pytest.approx([0.35 - 0.4])
-    for name, baseline in (("dann", "two/source-only"), ("dann-wide", "toy/source-only")):
+    for name, baseline in (("two/dann", "two/source-only"), ("toy/dann-wide", "toy/source-only")):
         assert report.player(name).difference.values == pytest.approx([0.7 - 0.4])
         assert report.player(name).baseline == baseline
-    assert report.player("dann-wide").changed is None  # a table does not measure it
+    assert report.player("toy/dann-wide").changed is None  # a table does not measure it
     assert report.verdict == (
         "Accuracy on the target, 1 to 2 seeds: 3 models of source-only reach 25.0 to 40.0 % (highest: two/source-only) and "
-        "4 methods reach 35.0 to 70.0 % (highest: dann-wide); from source-only of the same run and seed methods differ by "
-        "−5.0 to +30.0 points (most: dann-wide); trained on the target's labels the same network reaches 85.0 % (oracle)."
+        "4 methods reach 35.0 to 70.0 % (highest: two/DANN); from source-only of the same run and seed methods differ by "
+        "−5.0 to +30.0 points (most: two/DANN); trained on the target's labels the same network reaches 85.0 % (oracle)."
     )
     assert "the source-only of the same run" in " ".join(report.notes)
     assert "dashed: source-only of the same run." in html
@@ -106,16 +106,22 @@ def test_trials_of_a_sweep_are_absent(finished, tmp_path):
     names = {"source-only": "source-only", "dann": "trial-000", "adabn": "trial-001"}
     for method, name in names.items():
         shutil.copytree(finished.root / "two" / "seed-0" / method, tmp_path / "sweep" / name)
-    trials = [{"folder": name, "state": "finished", "reason": None} for name in ("trial-000", "trial-001")]
+    said = {
+        "state": "finished",
+        "reason": None,
+        "predicted shares": {"bar": 1.0, "cross": 0.0, "ring": 0.0},
+        "score": 0.5,
+    }
+    trials = [{"folder": name, **said} for name in ("trial-000", "trial-001")]
     facts = {"question": {"experiment": results["experiment"]}, "method": "dann", "trials": trials}
     write_json(tmp_path / "sweep" / "tune.json", facts)
     report, html = finished.merged(tmp_path / "out", "two", str(tmp_path / "sweep"))
     assert [player.name for player in report.players] == ["source-only", "adabn", "dann"]
-    assert [each.label for each in report.absent] == ["sweep/source-only", "trial-000", "trial-001"]
+    assert [each.label for each in report.absent] == ["sweep/source-only", "sweep/trial-000", "sweep/trial-001"]
     assert {each.why for each in report.absent} == {"a part of a sweep: acclimate compare looks at it"}
     assert "acclimate compare looks at it" in html
-    said = "nothing here can be reported: source-only, trial-000 and trial-001: a part of a sweep: acclimate compare"
-    with pytest.raises(DataError, match=said):
+    refused = "nothing here can be reported: source-only, trial-000 and trial-001: a part of a sweep: acclimate compare"
+    with pytest.raises(DataError, match=refused):
         write_merged([tmp_path / "sweep"], tmp_path / "out", COMMAND)
 
 
@@ -141,7 +147,7 @@ def test_a_transductive_protocol_is_said_of_those_that_have_it(finished, tmp_pat
         report, _ = finished.merged(tmp_path / "out", *order)
         (note,) = [text for text in report.notes if text.startswith("Target test images")]
         assert note == (
-            "Target test images of zero/source-only, zero/AdaBN and DANN are the very ones that were adapted to, without "
+            "Target test images of zero/source-only, zero/AdaBN and zero/DANN are the very ones that were adapted to, without "
             "their labels: a transductive protocol; those of all others took no part in training."
         )
     report, _ = finished.merged(tmp_path / "out", str(zero))
@@ -165,7 +171,7 @@ def test_predictions_stand_side_by_side_and_say_what_they_differ_from(both):
         assert [said.player for said in item.predictions] == shown
     assert "differs from one/source-only" in html
     names = [embedding.player for embedding in report.embeddings]
-    assert names == [name for name in shown if name != "trained-on-target"]
+    assert names == [name for name in shown if name != "one/trained-on-target"]
     assert {curves.player for curves in report.curves} == {n for n in shown if not n.endswith("adabn")}
 
 
@@ -181,7 +187,7 @@ def test_runs_and_their_commands_are_listed(finished, both, tmp_path):
         "acclimate bench toys --tasks toy --methods source-only,dann-wide --seeds 1 --preset quick --device cpu "
         f"--out {finished.root}"
     )
-    assert (one.seeds, two.players) == ([0, 1], ["two/source-only", "two/adabn", "dann"])
+    assert (one.seeds, two.players) == ([0, 1], ["two/source-only", "two/adabn", "two/dann"])
     assert report.command == COMMAND
     assert "--of</span> two</pre>" in html
 
@@ -304,12 +310,12 @@ def test_segmentations_side_by_side(tmp_path):
     for name, method in (("left", "adabn"), ("right", "histogram-matching")):
         carry_out(asked(tmp_path, methods=(method,), **more), tmp_path / name, score=True, device="cpu")
     report, html = Place(tmp_path).merged(tmp_path / "out", "left", "right")
-    players = ["left/source-only", "adabn", "right/source-only", "histogram-matching"]
+    players = ["left/source-only", "left/adabn", "right/source-only", "right/histogram-matching"]
     assert [player.name for player in report.players] == players
-    assert (report.examples.reference, report.examples.compared) == ("left/source-only", "histogram-matching")
+    assert (report.examples.reference, report.examples.compared) == ("left/source-only", "right/histogram-matching")
     row = html.split('<div class="panels">')[1]
     assert row.count("<img") == 1 + len(players) + 2  # the image, each player, the changes, the truth
-    assert "histogram-matching and left/source-only disagree" in html
+    assert "right/histogram-matching and left/source-only disagree" in html
     assert _Tags(html).open == []
 
 

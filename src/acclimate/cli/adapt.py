@@ -127,8 +127,13 @@ def adapt(
         console.document(results)
     else:
         show(results)
+    if tensorboard is not None:
+        shown = f"tensorboard --logdir {tensorboard}" if tensorboard.exists() else "none: nothing was trained this time"
+        console.say(f"curves   {shown}")
     target_folder = target if Path(target).exists() else "LABELLED"
+    several = [name for name, entry in results["players"].items() if not entry["oracle"]][2:]
     console.suggest(
+        *([console.command("compare", results["folder"])] if several else []),
         console.command("evaluate", results["folder"], target_folder if results["target has labels"] else "LABELLED"),
         console.command("predict", results["folder"], "IMAGES", "--out", "predictions"),
     )

@@ -155,7 +155,7 @@ def players(run: Path) -> dict[str, Path]:
     without = {name: place for name, place in found.items() if readers[name] is None}
     if not without:
         listed = ", ".join(dict.fromkeys(map(str, readers.values())))
-        raise DataError(f"{run} has read target labels already ({listed}); give a run that has not")
+        raise DataError(f"{run}, or a model it began from, has read target labels ({listed}); give a run that has not")
     if len(without) < len(found):
         listed = ", ".join(name for name in found if name not in without)
         console.say(f"{'left out':8} {listed}: target labels were read, perhaps of the images that are scored")

@@ -296,7 +296,7 @@ def label_free_table(results: dict[str, Any]) -> str:
         most = max(shares, key=shares.get)
         rows.append(
             [
-                label(name, entry["oracle"], entry["reads"]),
+                "given model" if facts.get("given") else label(name, entry["oracle"], entry["reads"]),
                 _value(facts["source_test"]),
                 console.percent(facts.get("changed")),
                 console.percent(facts["mean confidence"]),

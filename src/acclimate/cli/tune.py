@@ -168,7 +168,7 @@ def tune(
     best = found["trials"][found["best"]]
     console.suggest(
         console.command("predict", folder / tuning.BEST, "IMAGES", "--out", "predictions"),
-        console.command("adapt", *words_of_adapt(context, best)),
+        console.command("adapt", *words_of_adapt(context, best), "--out", f"{chosen.folder}-tuned"),
         console.command("compare", folder),
     )
 
@@ -207,7 +207,13 @@ def show(found: Mapping[str, Any], folder: Path) -> None:
     console.show(
         console.table(["", found["score"]["name"], *keys, f"source {found['primary']}", "largest class"], rows)
     )
-    for state in ("set aside", "failed"):
+    sign = -1 if found["score"]["better"] == "low" else 1
+    if sign * found["source-only"]["score"] > sign * best["score"]:
+        console.show(
+            f"source-only has a better {found['score']['name']} than every trial: by this score nothing was gained "
+            "(acclimate compare says whether it can be trusted there)"
+        )
+    for state in ("set aside", "repeated", "failed"):
         those = [entry for entry in found["trials"] if entry["state"] == state]
         if those:
             reason = those[0]["reason"].partition(". ")[0]

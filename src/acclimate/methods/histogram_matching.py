@@ -35,8 +35,9 @@ class HistogramMatching(Method):
         ),
         when="The first thing to try where domains differ in brightness, contrast, gamma or tint: two passes over the images, "
         "nothing to tune, nothing that can diverge. A strong baseline for electron microscopes.",
-        fails="Shares of classes that differ: the map then moves one class's levels to another's. Differences of texture, "
-        "noise, blur or resolution, which no map of levels changes. Inverted contrast: the map is monotone.",
+        fails="Shares of classes that differ: the map then moves one class's levels to another's; worst where most of an "
+        "image is one level, such as a digit on black: a wider border turns all of the background grey. Differences of "
+        "texture, noise, blur or resolution, which no map of levels changes. Inverted contrast: the map is monotone.",
         deviations=(
             "One map for the whole domain (reference='domain'), so that the levels of a crop do not depend on how much of "
             "each class it happens to hold; the authors match each source image on its own to the target's mean histogram "

@@ -23,7 +23,9 @@ from acclimate.report.schema import Report, listed, load
 from acclimate.report.write import TWIN, publish
 from acclimate.runs import Absent, Candidate, found, labelled
 
-JUDGED = "predicted shares"  # in the facts of what a run or a benchmark has judged; a trial of a sweep has none
+JUDGED = (
+    "target_test"  # in all facts of a run or a benchmark, None where it was not scored; a sweep knows nothing of it
+)
 MOST_PICTURED = 12  # players in pictures; the tables hold all
 
 
@@ -126,7 +128,7 @@ def check_one_target(candidates: Sequence[Candidate]) -> None:
     if len(targets) > 1:
         said = "; ".join(f"{name}: {some(labels)}" for name, labels in targets.items())
         raise UsageError(f"one report is about one target, and these have {len(targets)}; report them apart ({said})")
-    classes = {tuple(each.facts[JUDGED]): each.label for each in candidates}
+    classes = {tuple(each.facts["predicted shares"]): each.label for each in candidates}
     if len(classes) > 1:
         (a, of_a), (b, of_b), *_ = classes.items()
         raise UsageError(

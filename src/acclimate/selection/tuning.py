@@ -30,6 +30,7 @@ from acclimate.engine.world import World
 from acclimate.errors import NumericError, UsageError, missing_extra
 from acclimate.experiment import (
     BASELINE,
+    COLLAPSE,
     Domains,
     Experiment,
     Listener,
@@ -80,7 +81,8 @@ def tune(
 
     Many scores are at their best for a network that has learnt nothing and gives the same answer to everything, which a low
     learning rate makes. So a trial of a method that learns from the source is set aside where it has :func:`learnt` less
-    than half as much of the source as source-only; the sampler takes it, and what failed, for the worst.
+    than half as much of the source as source-only, and any where it alone gives one class to nearly all of the target; the
+    sampler takes it, and what failed, for the worst. Settings that were tried before are not trained again.
 
     The same call goes on where the last one stopped: finished trials are kept, a trial that was interrupted continues
     with its own settings from its last checkpoint.
@@ -288,6 +290,13 @@ class _Tuning:
                 self._drawn(trial, name)
         trial.set_user_attr("settings", values)
         place = self.folder / folder_of(number)
+        if (same := self._tried(number, values)) is not None:
+            trial.set_user_attr("reason", f"the same settings as trial {same.number}")
+            trial.set_user_attr("state", "repeated")
+            states = self.optuna.trial.TrialState
+            finished = same.state == states.COMPLETE
+            self.study.tell(trial, same.value) if finished else self.study.tell(trial, state=states.PRUNED)
+            return self.write()["trials"][number]
         try:
             _made(self.shared, experiment)
             _, facts = self._trained(method, experiment, place, f"{method}, trial {number}")
@@ -299,10 +308,22 @@ class _Tuning:
                 self._failed(trial, f"{self.shared.score.name} is not a number for this model")
             elif forgot(method, facts["learnt"], self.study.user_attrs["source-only"]["learnt"]):
                 self._failed(trial, "it has learnt less than half as much of the source as source-only", "set aside")
+            elif self._collapsed(facts) and not self._collapsed(self.study.user_attrs["source-only"]):
+                self._failed(trial, "it gives one class to nearly all of the target", "set aside")
             else:
                 self.study.tell(trial, self.shared.score.gain(facts["score"]))
         _tidy(place)
         return self.write()["trials"][number]
+
+    def _collapsed(self, facts: Mapping[str, Any]) -> bool:
+        return max(facts["predicted shares"].values()) > COLLAPSE[self.shared.task.name]
+
+    def _tried(self, number: int, values: Mapping[str, Any]) -> Any | None:
+        """The earlier trial with the same settings, which need not be trained again."""
+        for trial in self.study.get_trials(deepcopy=False)[:number]:
+            if trial.user_attrs.get("settings") == values and trial.user_attrs.get("state") != "repeated":
+                return trial
+        return None
 
     def _drawn(self, trial: Any, name: str) -> Any:
         """A value for a setting; the one that was drawn before an interruption, if there is one."""

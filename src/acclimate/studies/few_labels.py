@@ -382,7 +382,9 @@ def summary(cells: Cells) -> dict[str, Any]:
             ]
             for start in cells.starts
         },
-        "model": {
+        "model": None
+        if "why" in cells.kept
+        else {
             "folder": cells.kept["folder"],
             "start": cells.kept["of"]["start"],
             "images": cells.kept["images"],

@@ -36,6 +36,7 @@ def write_page(cells: Cells, folder: Path, command: str, following: str | None =
                 figures=[figure],
             ),
             Section(title="The model to take away", text=[kept_text(cells)]),
+            *([Section(title="What did not run, and why", text=cells.failed)] if cells.failed else []),
         ],
         next_command=following,
         command=command,
@@ -142,11 +143,9 @@ def adapting_first(cells: Cells, first: str, adapted: str) -> str:
 def harm(cells: Cells, start: str) -> str:
     """With how many labels a start becomes clearly worse than it was; empty where it never does."""
     level = zero(cells, start)
-    lost = {k: value - level for k, value in means(cells, start).items()}
-    worse = [k for k in lost if clear([value - level for value in values(cells, start, k)]) < 0]
-    if not worse:
-        return ""
-    return f"Fine-tuning harms {start} with {_labels(*worse)} ({', '.join(points(lost[k]) for k in worse)} points)."
+    changes = {k: [value - level for value in values(cells, start, k)] for k in cells.counts}
+    lost = {k: points(mean(found)) for k, found in changes.items() if clear(found) < 0}
+    return f"Fine-tuning harms {start} with {_labels(*lost)} ({', '.join(lost.values())} points)." if lost else ""
 
 
 def _labels(*counts: int) -> str:
@@ -172,7 +171,10 @@ def warnings(cells: Cells) -> list[str]:
                 f"{start} predicts with more than the network that is fine-tuned, which alone reaches "
                 f"{percent(zero(cells, start))} %: its curve begins there."
             )
-    return said + [f"Diverged, so left blank: {why}" for why in cells.failed]
+    if cells.failed:
+        tried = len(cells.runs) + 1
+        said.append(f"{len(cells.failed)} of {tried} trainings diverged and are left blank, such as {cells.failed[0]}")
+    return said
 
 
 def setting(cells: Cells) -> str:
@@ -194,7 +196,7 @@ def kept_text(cells: Cells) -> str:
     """Where the model is, and what is known of it."""
     kept = cells.kept
     if "why" in kept:
-        return f"There is none: {kept['why']}"
+        return "There is none, because its training diverged."
     text = (
         f"{kept['folder']}: {kept['of']['start']}, fine-tuned on all {kept['images']} labelled images, those held out above "
         "included. "
@@ -221,7 +223,7 @@ def notes(cells: Cells) -> list[str]:
     )
     return [
         "± is the sample deviation over draws; intervals are bootstrapped over the scored images, 95 %.",
-        f"A difference helps, harms or is clear from {ERRORS} standard errors over draws on, and from {points(LEAST)[1:]} points.",
+        f"A difference is clear from {ERRORS} standard errors over draws on, and from {points(LEAST)[1:]} points on.",
         "No score chose anything: the number of steps is fixed, and which model is kept was said beforehand.",
         "An adapted model may have seen the scored images without their labels, if they were its target.",
         *drawn,
