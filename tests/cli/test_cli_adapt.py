@@ -23,7 +23,8 @@ def test_says_what_it_found_and_chose(run, place):
     assert "dann-mnist" in said[2]
     assert "30 steps of 8 images" in said[3]
     assert said[4] == f"out      {run.folder}"
-    assert f"next: acclimate evaluate {run.folder} {place / 'real'}" in said
+    assert f"next: acclimate compare {run.folder}" in said
+    assert f"or:   acclimate evaluate {run.folder} {place / 'real'}" in said
 
 
 def test_the_table_has_every_player_and_no_target_score(run):
@@ -139,7 +140,7 @@ def test_options_that_would_do_nothing_are_refused(run, place, call, tmp_path):
     few = ("--labelled", place / "real", "--method", "dann", "--out", tmp_path / "r")
     refused = call("adapt", "--source", place / "simulated", "--target", place / "real", *few)
     assert refused.code == 2
-    assert "leave out --labelled, or add --method memory-bank-few" in refused.err
+    assert "leave out --labelled, or add --method fine-tune or memory-bank-few" in refused.err
     model = ("--model", run.folder, "--target", place / "new", "--warm-start", "--out", tmp_path / "r")
     refused = call("adapt", *model)
     assert refused.code == 2

@@ -10,8 +10,8 @@ from acclimate.selection.base import Score, Seen
 
 __all__ = ["DEFAULT", "DEFAULT_ALONE", "Score", "Seen", "find"]
 
-DEFAULT: Mapping[str, str] = MappingProxyType({"classification": "snd", "segmentation": "snd"})
-"""By task the score that chose best in the study of docs/studies/selection.md."""
+DEFAULT: Mapping[str, str] = MappingProxyType({"classification": "agreement", "segmentation": "agreement"})
+"""By task the score with the least mean regret in the study of docs/studies/selection.md."""
 
 DEFAULT_ALONE: Mapping[str, str] = MappingProxyType(
     {"classification": "information-maximisation", "segmentation": "morphology"}

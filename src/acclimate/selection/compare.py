@@ -13,7 +13,7 @@ from acclimate.engine.model import Model
 from acclimate.errors import UsageError
 from acclimate.experiment import COLLAPSE, Domains, Experiment, open_domains
 from acclimate.runs import Candidate
-from acclimate.selection import DEFAULT, find
+from acclimate.selection import DEFAULT, DEFAULT_ALONE, find
 from acclimate.selection.base import Score, Seen
 from acclimate.selection.learnt import forgot, largest_share, learnt
 from acclimate.selection.quality import rank_correlation, regret
@@ -112,7 +112,7 @@ def compare(
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> Comparison:
-    """Rank models of one target by a label-free score (default: the task's, :data:`acclimate.selection.DEFAULT`).
+    """Rank models of one target by a label-free score (default: :data:`acclimate.selection.DEFAULT`).
 
     Models that learnt from the target's labels are left out: the scores are for those that did not. No target label is read.
 
@@ -144,6 +144,8 @@ def compare(
     if task not in chosen.tasks:
         raise UsageError(f"{chosen.name} is for {' and '.join(chosen.tasks)}; choose another --score for {task}")
     seen, values, left_out = all_values(seen, task)
+    if score is None and chosen.name in left_out:
+        chosen = find(DEFAULT_ALONE[task])  # these models have no common prediction
     if chosen.name in left_out:
         raise UsageError(f"{chosen.name} cannot rank these runs: {left_out[chosen.name]}; choose another --score")
     first = next(iter(seen.values()))
