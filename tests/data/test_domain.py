@@ -84,3 +84,14 @@ def test_joined_with_unlabelled_images_has_no_labels() -> None:
 def test_only_domains_of_one_task_and_the_same_classes_are_joined(field: str, value: object) -> None:
     with pytest.raises(DataError, match=f"d and d cannot be joined: their {field} differ"):
         domain().joined(dataclasses.replace(domain(), **{field: value}))
+
+
+def test_some_images_are_the_same_ones_each_time_and_in_their_order() -> None:
+    whole = domain(30)
+    a, b, other = whole.some(10, "x"), whole.some(10, "x"), whole.some(10, "y")
+    assert a.names == b.names != other.names
+    numbers = [int(name) for name in a.names]
+    assert numbers == sorted(set(numbers))
+    assert len(a) == 10
+    assert [int(a.images[i].ravel()[0]) for i in range(10)] == numbers
+    assert whole.some(30, "x") is whole

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from acclimate.data.domain import Domain
 from acclimate.engine import seeing
 from acclimate.engine.checkpoint import read_tensors
 from acclimate.experiment import Domains
@@ -229,8 +230,10 @@ def test_the_probe_sees_features_and_not_their_scaled_components(monkeypatch):
     }
     monkeypatch.setattr(evidence, "features", lambda model, domain, name: clusters[name])
     monkeypatch.setattr(evidence, "in_two_dimensions", lambda x: np.zeros((len(x), 2), np.float32))
-    domains = {role: types.SimpleNamespace(unlabelled=lambda: [0] * 22) for role in clusters}
-    monkeypatch.setattr(evidence, "some", lambda *_: [0] * 22)
+    blank = np.zeros((22, 4, 4, 3), np.uint8)
+    domains = {
+        role: Domain(role, "segmentation", ("a", "b"), blank, None, [str(i) for i in range(22)]) for role in clusters
+    }
     found = evidence.embeddings(types.SimpleNamespace(**domains), [player], {})
     assert found["separability"]["source-only"] > 0.95
 
@@ -241,10 +244,3 @@ def test_collapsed_or_few_features_still_embed(points):
     assert np.isfinite(placed).all()
     assert placed.min() >= 0
     assert placed.max() <= 1
-
-
-def test_a_subset_is_the_same_each_time(runs):
-    source = runs["classification", True].domains.source
-    a, b = (evidence.some(source, 10, "test") for _ in range(2))
-    assert a.names == b.names
-    assert len(a) == 10

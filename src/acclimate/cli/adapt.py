@@ -12,20 +12,9 @@ from acclimate.cli import choices, console, options
 
 def adapt(
     context: typer.Context,
-    target: Annotated[
-        str,
-        typer.Option(
-            metavar="TGT",
-            help="Images of the place where the model will be used; labels are not read.",
-            show_default=False,
-        ),
-    ],
-    source: Annotated[
-        str | None, typer.Option(metavar="SRC", help="Labelled images: a folder or a catalog name.", show_default=False)
-    ] = None,
-    model: Annotated[
-        Path | None, typer.Option(metavar="M", help="A run or model in place of a source.", show_default=False)
-    ] = None,
+    target: options.Target,
+    source: options.Source = None,
+    model: options.Model = None,
     method: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="May be repeated (default: dann; with --model: adabn).", show_default=False),
@@ -33,39 +22,19 @@ def adapt(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Default: runs/SRC-to-TGT.", show_default=False)
     ] = None,
-    network: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Default: dtn for classes, unet for masks.", show_default=False)
-    ] = None,
+    network: options.Network = None,
     network_set: options.NetworkSet = None,
     steps: Annotated[
         int | None, typer.Option(metavar="N", help="Training steps of each method (default: 2000).", show_default=False)
     ] = None,
-    batch: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Images per step and domain (default: 64; masks: 8).", show_default=False),
-    ] = None,
-    lr: Annotated[
-        float | None, typer.Option(metavar="X", help="Learning rate (default: the method's own).", show_default=False)
-    ] = None,
+    batch: options.Batch = None,
+    lr: options.Rate = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Of the weights and of the order of images.")] = 0,
-    size: Annotated[
-        str | None,
-        typer.Option(metavar="N|HxW", help="Classification: what images are resized to.", show_default=False),
-    ] = None,
-    crop: Annotated[
-        str | None, typer.Option(metavar="N|HxW", help="Segmentation: training crops.", show_default=False)
-    ] = None,
-    scale: Annotated[
-        float | None,
-        typer.Option(metavar="X", help="Segmentation: zoom of the images, 0.5 halves them.", show_default=False),
-    ] = None,
-    augment: Annotated[
-        str, typer.Option(metavar="FLIPS", help="none, horizontal, or dihedral (all flips and quarter turns).")
-    ] = "none",
-    precision: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="bfloat16, float32 or float16 (default: bfloat16).", show_default=False),
-    ] = None,
+    size: options.Size = None,
+    crop: options.Crop = None,
+    scale: options.Scale = None,
+    augment: options.Augment = "none",
+    precision: options.Precision = None,
     device: options.Device = None,
     set_: Annotated[
         list[str] | None,

@@ -155,7 +155,7 @@ def versions() -> dict[str, str]:
 def examples(domains: Domains, players: Sequence[Player], tensors: dict[str, Tensor]) -> dict[str, Any]:
     """Up to 24 target images with every player's prediction, the largest disagreement with source-only first."""
     task = players[0].model.method.task.name
-    chosen = some(domains.target_test or domains.target.unlabelled(), CANDIDATES[task], "examples")
+    chosen = (domains.target_test or domains.target.unlabelled()).some(CANDIDATES[task], "report", "examples")
     seen = {player.method: predictions(player.model, chosen) for player in players}
     before, after = seen[players[0].method], seen[compared(players).method]
     changed = [b.differs(a.label) for b, a in zip(before, after)]
@@ -200,14 +200,6 @@ def examples(domains: Domains, players: Sequence[Player], tensors: dict[str, Ten
         "changed": sum(share > NOTICEABLE for share in changed),
         "items": items,
     }
-
-
-def some(domain: Domain, count: int, what: str) -> Domain:
-    """Up to ``count`` images of a domain, the same ones each time, in its order."""
-    if len(domain) <= count:
-        return domain
-    order = torch.randperm(len(domain), generator=torch.Generator().manual_seed(key("report", what)))
-    return domain.subset(sorted(order[:count].tolist()))
 
 
 def predictions(model: Model, domain: Domain) -> list[Seen]:
@@ -283,7 +275,7 @@ def translated(domains: Domains, players: Sequence[Player], tensors: dict[str, T
     translating = [player for player in players if translates(type(player.model.method))]
     if domains.source is None or not translating:
         return []
-    chosen = some(domains.source.unlabelled(), TRANSLATED, "translated")
+    chosen = domains.source.unlabelled().some(TRANSLATED, "report", "translated")
     before = [smaller(np.asarray(chosen.images[i])) for i in range(len(chosen))]
     for i, image in enumerate(before):
         tensors[f"source/{i}"] = torch.from_numpy(image)
@@ -312,7 +304,9 @@ def embeddings(domains: Domains, players: Sequence[Player], tensors: dict[str, T
     target's it would look apart although it is not.
     """
     named = {"source": domains.source, "target": domains.target.unlabelled()}
-    chosen = {name: some(domain, EMBEDDED, "embedding") for name, domain in named.items() if domain is not None}
+    chosen = {
+        name: domain.some(EMBEDDED, "report", "embedding") for name, domain in named.items() if domain is not None
+    }
     facts: dict[str, Any] = {"counts": {name: len(domain) for name, domain in chosen.items()}, "separability": {}}
     classification = players[0].model.method.task.name == "classification"
     for player in players:
@@ -372,7 +366,9 @@ def pixels(domains: Domains, players: Sequence[Player], tensors: dict[str, Tenso
     if players[0].model.method.task.name != "segmentation":
         return {}
     named = {"source": domains.source, "target": domains.target.unlabelled()}
-    chosen = {name: some(domain, PIXEL_IMAGES, "pixels") for name, domain in named.items() if domain is not None}
+    chosen = {
+        name: domain.some(PIXEL_IMAGES, "report", "pixels") for name, domain in named.items() if domain is not None
+    }
     counts: dict[str, dict[str, int]] = {}
     for player in players:
         if oracle(player):
