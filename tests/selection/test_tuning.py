@@ -233,7 +233,6 @@ def test_failed_trials_are_told_and_the_sweep_goes_on(place, tmp_path):
     states = {entry["number"]: (entry["settings"]["lr"], entry["state"]) for entry in found["trials"]}
     assert states[0] == (0.01, "finished")
     once = [entry for entry in found["trials"] if entry["state"] != "repeated"]
-    assert len({entry["settings"]["lr"] for entry in once}) == len(once)  # the same settings are not trained again
     (diverged,) = [entry for entry in once if entry["settings"]["lr"] == 1e30]
     assert diverged["state"] == "failed"
     assert "became non-finite" in diverged["reason"]
@@ -242,9 +241,26 @@ def test_failed_trials_are_told_and_the_sweep_goes_on(place, tmp_path):
     assert found["best"] == 0
     others = [entry for entry in once if entry not in (diverged, nothing)]
     assert all(entry["state"] in ("finished", "set aside") for entry in others)
+
+
+def test_the_same_settings_are_not_trained_again(place, tmp_path, monkeypatch):
+    """Six values for ten trials, drawn as if there were too many to try each."""
+    monkeypatch.setattr(tuning._Tuning, "_all_can_be_tried", lambda self: False)
+    search = {"dann.weight": Choice((0.1, 0.2, 0.3, 0.4, 0.5, 1.0))}
+    found = tune(asked(place), tmp_path, score=score(), search=search, trials=10, device="cpu")
     repeated = [entry for entry in found["trials"] if entry["state"] == "repeated"]
     assert repeated
     assert all(not (tmp_path / f"trial-{entry['number']:03d}").exists() for entry in repeated)
+    others = [entry["settings"]["dann.weight"] for entry in found["trials"] if entry["state"] != "repeated"]
+    assert len(others) == len(set(others))
+
+
+def test_all_combinations_are_tried_once_where_there_are_so_few(place, tmp_path):
+    search = {"dann.weight": Choice((0.1, 1.0)), "plan.steps": Choice((2, 3))}
+    found = tune(asked(place), tmp_path, score=score(), search=search, trials=9, device="cpu")
+    tried = [tuple(entry["settings"].values()) for entry in found["trials"]]
+    assert set(itertools.product((0.1, 1.0), (2, 3))) <= set(tried)
+    assert len(tried) == len(set(tried)) <= 5  # the four, and the settings as they are where these are none of them
 
 
 def test_where_everything_fails_the_reason_is_said(place, tmp_path):

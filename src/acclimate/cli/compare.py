@@ -110,8 +110,11 @@ def show_scores(json: bool) -> None:
         fields = ("name", "title", "better", "paper", "when", "fails", "tasks", "takes")
         console.document([{field: getattr(score, field) for field in fields} for score in scores])
         return
-    marks = {name: f" [default for {task}]" for task, name in DEFAULT.items()}
-    rows = {each.name: f"{each.title}, {each.better} is better{marks.get(each.name, '')}" for each in scores}
+    rows = {}
+    for each in scores:
+        tasks = " and ".join(task for task, name in DEFAULT.items() if name == each.name)
+        mark = f" (default for {tasks})" if tasks else ""
+        rows[each.name] = f"{each.title}, {each.better} is better{mark}"
     console.show(console.facts(rows))
     console.suggest(console.command("compare", "RUN"), console.command("compare", "--list", "--json"))
 

@@ -7,6 +7,7 @@ import copy
 import dataclasses
 import filecmp
 import hashlib
+import itertools
 import json
 import math
 import shutil
@@ -50,7 +51,7 @@ from acclimate.random import key
 from acclimate.runs import SWEEP
 from acclimate.selection import Score
 from acclimate.selection.learnt import forgot, learnt
-from acclimate.selection.search_space import LR, Search, changed, default_search, present
+from acclimate.selection.search_space import LR, Choice, Search, changed, default_search, present
 from acclimate.selection.see import see
 
 SCHEMA = 1
@@ -82,7 +83,8 @@ def tune(
     Many scores are at their best for a network that has learnt nothing and gives the same answer to everything, which a low
     learning rate makes. So a trial of a method that learns from the source is set aside where it has :func:`learnt` less
     than half as much of the source as source-only, and any where it alone gives one class to nearly all of the target; the
-    sampler takes it, and what failed, for the worst. Settings that were tried before are not trained again.
+    sampler takes it, and what failed, for the worst. Settings that were tried before are not trained again; where all
+    combinations of the values to choose from can be tried, each is tried once.
 
     The same call goes on where the last one stopped: finished trials are kept, a trial that was interrupted continues
     with its own settings from its last checkpoint.
@@ -111,12 +113,12 @@ def tune(
     _check_search(search, shared)
     with _quiet(optuna):
         study = _study(optuna, folder, _question(shared, search))
-        sweep = _Tuning(optuna, study, folder, shared, search)
+        sweep = _Tuning(optuna, study, folder, shared, search, trials)
         if "source-only" not in study.user_attrs:
             sweep.baseline()
         elif starts_from_source(experiment, experiment.methods[0]) and shared.given is None:
             shared.trained = Model.load(folder / BASELINE, "cpu").method.net
-        while (number := sweep.next(trials)) is not None:
+        while (number := sweep.next()) is not None:
             entry = sweep.trial(number)
             if told:
                 told(entry)
@@ -252,6 +254,7 @@ class _Tuning:
     folder: Path
     shared: _Shared
     search: Search
+    trials: int
 
     def baseline(self) -> None:
         """Train source-only, or take the given model, and score it."""
@@ -267,14 +270,30 @@ class _Tuning:
         _tidy(self.folder / BASELINE)
         self.write()
 
-    def next(self, trials: int) -> int | None:
+    def next(self) -> int | None:
         """The number of the trial that was interrupted, or of a new one; None where there are as many as wanted."""
         states = self.optuna.trial.TrialState
         found = self.study.get_trials(deepcopy=False)
         for trial in found:
-            if trial.state in (states.RUNNING, states.WAITING) and trial.number < trials:
+            if trial.state in (states.RUNNING, states.WAITING) and trial.number < self.trials:
                 return trial.number
-        return len(found) if len(found) < trials else None
+        if len(found) >= self.trials or (found and self._all_can_be_tried() and not self._untried()):
+            return None
+        return len(found)
+
+    def _all_can_be_tried(self) -> bool:
+        """Whether nothing is searched but some values, in no more combinations than there shall be trials."""
+        counts = [len(each.values) for each in self.search.values() if isinstance(each, Choice)]
+        return len(counts) == len(self.search) and math.prod(counts) <= self.trials
+
+    def _untried(self) -> list[dict[str, Any]]:
+        """The combinations that no trial has, in a drawn order, as the journal holds them."""
+        tried = [trial.user_attrs.get("settings") for trial in self.study.get_trials(deepcopy=False)]
+        choices = [each.values for each in self.search.values() if isinstance(each, Choice)]
+        every = [dict(zip(self.search, values)) for values in itertools.product(*choices)]
+        left = [values for values in every if values not in tried]
+        np.random.default_rng(key(self.shared.experiment.plan.seed, "tune", "combinations")).shuffle(left)
+        return [{name: self.search[name].recorded(value) for name, value in values.items()} for values in left]
 
     def trial(self, number: int) -> dict[str, Any]:
         """Draw the settings unless they have been drawn, train, score, and write down what came of it."""
@@ -340,6 +359,8 @@ class _Tuning:
             experiment = self.shared.experiment
             recorded = {name: each.recorded(present(experiment, name)) for name, each in self.search.items()}
             self.study.enqueue_trial(recorded)
+        elif number == len(found) and self._all_can_be_tried():
+            self.study.enqueue_trial(self._untried()[0])
         return self.study.ask()
 
     def _holds_defaults(self) -> bool:
