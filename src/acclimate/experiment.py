@@ -31,6 +31,7 @@ from acclimate.random import key
 from acclimate.settings import Settings
 
 SCHEMA = 1
+SWEEP, BEST = "tune.json", "best"  # of a sweep: what it found, and its best model by the label-free score
 BASELINE, ORACLE = "source-only", "trained-on-target"
 DEFAULT_NETWORK = {"classification": "dtn", "segmentation": "unet"}
 LOOKED_AT = 1000  # target images whose predictions are summed up without labels
@@ -480,8 +481,8 @@ def model_folder(path: Path) -> Path:
     A run holds ``seed-*/<method>``; the first seed's last method that read no target label is meant, or where all
     methods read a few, the last of these.
     """
-    if (path / "tune.json").exists():
-        return path / "best"  # of a sweep, by its label-free score
+    if (path / SWEEP).exists():
+        return path / BEST
     if (path / "model.json").exists() or not (path / "results.json").exists():
         return path
     results = read_json(path / "results.json")

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from acclimate.errors import DataError
-from acclimate.experiment import BASELINE, Experiment, model_folder, reads
+from acclimate.experiment import BASELINE, BEST, SWEEP, Experiment, model_folder, reads
 from acclimate.files import read_json
 from acclimate.methods import Need, find
 
 RUN, CELL, FAILURE, BEGUN, MODEL = "results.json", "result.json", "failure.json", "begun.json", "model.json"
-SWEEP, BEST = "tune.json", "best"
 GONE = "its model is gone"
 GIVEN = "given model"
 DEEP = 5  # folders below what was named in which cells and runs are looked for: cells/TASK/ROW/PRESET-DEVICE-seed-N
@@ -143,6 +142,11 @@ def _of_sweep(path: Path) -> tuple[list[Candidate], list[Absent]]:
     return candidates, absents
 
 
+def folder_of(number: int) -> str:
+    """A sweep's trial: ``trial-007``."""
+    return f"trial-{number:03d}"
+
+
 def _of_cell(path: Path) -> tuple[list[Candidate], list[Absent]]:
     facts = read_json(path / CELL)
     if not (path / MODEL).exists():
@@ -169,14 +173,13 @@ def _of_model(path: Path) -> Candidate:
         if not (whole / name).exists():
             continue
         best = read_json(whole / name).get("best") if own.name == BEST else None
-        folder = own if best is None else whole / f"trial-{best:03d}"
+        folder = own if best is None else whole / folder_of(best)
         for candidate in parts(whole)[0]:
             if candidate.folder.resolve() == folder:
                 return dataclasses.replace(candidate, folder=path)
     name = read_json(path / MODEL)["method"]
-    label = (
-        own.parent.name if own.name in (BEST, "model") else own.name
-    )  # what acclimate calls them in a folder of theirs
+    # A sweep and a fine-tuning name the model in their folder alike: the folder's name says which it is.
+    label = own.parent.name if own.name in (BEST, "model") else own.name
     return Candidate(label, name, path, None, None, Need.TARGET_LABELS in find(name).needs, reads(name))
 
 

@@ -31,7 +31,6 @@ from acclimate.studies.few_labels import (
     FewLabels,
     Images,
     beats_from,
-    fingerprint,
     images,
     measure,
     order,
@@ -189,7 +188,7 @@ def changed(domain: Domain, what: str) -> Domain:
 @pytest.mark.parametrize("task", ["classification", "segmentation"])
 def test_a_corrected_label_or_image_is_another_study(task: str, what: str) -> None:
     domain = toys.PAIRS[task](40)[1]
-    assert fingerprint(changed(domain, what)) != fingerprint(domain) == fingerprint(toys.PAIRS[task](40)[1])
+    assert changed(domain, what).fingerprint() != domain.fingerprint() == toys.PAIRS[task](40)[1].fingerprint()
 
 
 def test_cells_of_an_image_that_was_replaced_are_not_kept(

@@ -184,9 +184,9 @@ def began_from(place: Path) -> Path | None:
 
     Raises :class:`DataError` where that model is gone, since it may have read target labels.
     """
-    from acclimate.experiment import model_folder
+    from acclimate.experiment import SWEEP, model_folder
     from acclimate.files import read_json
-    from acclimate.runs import CELL, RUN, SWEEP
+    from acclimate.runs import CELL, RUN
 
     own = place.resolve()
     for path in (own.parent.parent / RUN, own.parent / SWEEP, own / CELL):

@@ -79,6 +79,7 @@ def tune(
     from acclimate import selection
     from acclimate.cli import running
     from acclimate.errors import Interrupted
+    from acclimate.experiment import BEST
 
     name = method or ("shot" if model else "dann")
     wanted = running.Wanted(
@@ -136,7 +137,7 @@ def tune(
         show(found, folder)
     best = found["trials"][found["best"]]
     console.suggest(
-        console.command("predict", folder / tuning.BEST, "IMAGES", "--out", "predictions"),
+        console.command("predict", folder / BEST, "IMAGES", "--out", "predictions"),
         console.command("adapt", *words_of_adapt(context, best), "--out", f"{chosen.folder}-tuned"),
         console.command("compare", folder),
     )
@@ -162,8 +163,8 @@ def short(value: Any) -> str:
 
 def show(found: Mapping[str, Any], folder: Path) -> None:
     """The best trials beside the settings as they were and source-only, what is odd about them, and how far to trust it."""
-    from acclimate.runs import SWEEP
-    from acclimate.selection.tuning import BEST, ranking
+    from acclimate.experiment import BEST, SWEEP
+    from acclimate.selection.tuning import ranking
 
     ranked = ranking(found)
     best = ranked[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -99,6 +100,17 @@ class Domain:
             return self
         order = torch.randperm(len(self), generator=generator(*what))
         return self.subset(sorted(order[:count].tolist()))
+
+    def fingerprint(self, most: int | None = None) -> str:
+        """Changes with the name, the images' names, the classes, and the pixels and labels of ``most`` images (None: of all)."""
+        about = (self.name, list(self.names), self.classes, self.labels is not None)
+        digest = hashlib.blake2b(repr(about).encode(), digest_size=16)
+        count = len(self) if most is None else min(most, len(self))
+        for i in np.linspace(0, len(self) - 1, count).astype(int).tolist():
+            for values in (self.images, *(() if self.labels is None else (self.labels,))):
+                array = np.ascontiguousarray(values[i])
+                digest.update(repr((array.shape, array.dtype.str)).encode() + array.tobytes())
+        return digest.hexdigest()
 
     def joined(self, other: Domain) -> Domain:
         """The images of both domains, these first; with labels where both have them.

@@ -13,8 +13,8 @@ from torch.nn import functional
 from acclimate import registry
 from acclimate.data.domain import Domain
 from acclimate.data.preprocess import Preprocess
-from acclimate.data.streams import Stream
 from acclimate.engine.model import Model
+from acclimate.engine.seeing import inputs
 from acclimate.errors import NumericError, UsageError
 from acclimate.methods import Method, find
 from acclimate.random import key
@@ -71,17 +71,7 @@ def translates(kind: type[Method]) -> bool:
 
 def _input(model: Model, one: Domain) -> Tensor:
     """A domain's only image as the network gets a source image."""
-    stream = Stream(
-        one,
-        "source",
-        model.method.task.name,
-        model.preprocess,
-        batch=1,
-        device=model.device,
-        memory_budget=0,
-        workers=0,
-    )
-    ((_, x),) = stream.pictures([0])
+    ((_, x),) = inputs(model, one, "source")
     return x
 
 

@@ -6,7 +6,6 @@ import contextlib
 import copy
 import dataclasses
 import filecmp
-import hashlib
 import itertools
 import json
 import math
@@ -21,7 +20,6 @@ import numpy as np
 import torch
 
 from acclimate import __version__, tasks
-from acclimate.data.domain import Domain
 from acclimate.data.preprocess import Preprocess
 from acclimate.engine.adapt import adapt, default_device
 from acclimate.engine.code import PARTS, code_files, code_hash, files_of
@@ -31,7 +29,9 @@ from acclimate.engine.world import World
 from acclimate.errors import NumericError, UsageError, missing_extra
 from acclimate.experiment import (
     BASELINE,
+    BEST,
     COLLAPSE,
+    SWEEP,
     Domains,
     Experiment,
     Listener,
@@ -48,14 +48,14 @@ from acclimate.files import write_bytes, write_json
 from acclimate.methods import Method, Need, Train, find
 from acclimate.networks.contract import Network
 from acclimate.random import key
-from acclimate.runs import SWEEP
+from acclimate.runs import folder_of
 from acclimate.selection import Score
 from acclimate.selection.learnt import forgot, learnt
 from acclimate.selection.search_space import LR, Choice, Search, changed, default_search, present
 from acclimate.selection.see import see
 
 SCHEMA = 1
-JOURNAL, BEST = "study.journal", "best"
+JOURNAL = "study.journal"
 STARTUP = 5  # trials at random before the sampler learns from them
 OF_SOURCE = {"zs", "fs", "ys", "image_s", "fs_train", "masks_s"}  # what a score sees of the source
 HELD_OUT = {"zs", "fs", "ys", "image_s"}  # of source images that training has not seen
@@ -226,23 +226,13 @@ def _question(shared: _Shared, search: Search) -> dict[str, Any]:
         "search": {name: {type(each).__name__.lower(): dataclasses.asdict(each)} for name, each in search.items()},
         "device": shared.device.type,
         "data": {
-            name: {"name": domain.name, "images": len(domain), "fingerprint": fingerprint(domain)}
+            name: {"name": domain.name, "images": len(domain), "fingerprint": domain.fingerprint(LOOKED_AT)}
             for name, domain in vars(shared.domains).items()
             if domain is not None
         },
         "code": {f"{path.parent.name}/{path.name}": code_hash(path) for path in sorted(files)},
     }
     return json.loads(json.dumps(asked))
-
-
-def fingerprint(domain: Domain) -> str:
-    """Changes with the names, and with the pixels and labels of some images."""
-    digest = hashlib.blake2b(repr(list(domain.names)).encode(), digest_size=16)
-    for i in np.linspace(0, len(domain) - 1, min(LOOKED_AT, len(domain))).astype(int):
-        digest.update(np.ascontiguousarray(domain.images[int(i)]).data)
-        if domain.labels is not None:
-            digest.update(np.ascontiguousarray(domain.labels[int(i)]).data)
-    return digest.hexdigest()
 
 
 @dataclasses.dataclass
@@ -467,11 +457,6 @@ def ranking(document: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 class _Unfit(UsageError):
     """Values that are allowed one by one and do not go together, which ends a trial and not the sweep."""
-
-
-def folder_of(number: int) -> str:
-    """``trial-007``."""
-    return f"trial-{number:03d}"
 
 
 def _tidy(place: Path) -> None:

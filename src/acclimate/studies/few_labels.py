@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -203,7 +202,7 @@ def measure(
         )
     facts = study.model_dump(mode="json", exclude={"counts", "draws"})  # a longer list keeps what is there
     device = torch.device(device) if device is not None else default_device()
-    facts |= {"labelled": fingerprint(given.everything), "test": fingerprint(given.test), "device": device.type}
+    facts |= {"labelled": given.everything.fingerprint(), "test": given.test.fingerprint(), "device": device.type}
     cells = CellFolder(folder, facts, code(), f"{key(facts, code()):016x}", listener, force)
     bench = _Bench(study, cells, players, given, device)
     cells.total = len(players) + len(chosen) * len(counts) * study.draws + 1
@@ -247,16 +246,6 @@ def _fewer(most: int) -> str:
 def code() -> str:
     """A hash of what says which images are drawn, and how they are learnt from."""
     return f"{key([code_hash(file) for file in (Path(__file__), *code_files(FineTune))]):016x}"
-
-
-def fingerprint(domain: Domain) -> str:
-    """Changes with the names, the classes, and every pixel and label."""
-    digest = hashlib.blake2b(repr((domain.name, list(domain.names), domain.classes)).encode(), digest_size=8)
-    for i in range(len(domain)):
-        for part in (domain.images[i], None if domain.labels is None else domain.labels[i]):
-            array = np.asarray(part)
-            digest.update(repr((array.shape, array.dtype.str)).encode() + array.tobytes())
-    return digest.hexdigest()
 
 
 class _Bench:
